@@ -1,0 +1,125 @@
+"""What the configs share. Every one is made by `get_config(variant)`.
+
+The variant stands behind a colon on the command line: `:smoke` shrinks any config to seconds on
+the built-in data set, `:tiny` (folder) is a network for 32-pixel images and two CPU cores.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+VARIANTS = ('', 'smoke', 'tiny')
+
+
+def supervised(name: str, **reader) -> ConfigDict:
+    """The re-ID recipe next to which UMTS was made (methods.md §1.2), on data set `name`.
+
+    ResNet-50, last stride 1, FC 512 + BN + ReLU; 16 identities × 4 images of 256×128; Adam with
+    L2 5e-4, 8e-4 after 20 epochs of exponential warm-up, halved every 40 epochs, 300 epochs.
+    """
+    config = ConfigDict()
+    config.seed = 0
+    config.teachers = {}
+    config.data = {'name': name, 'height': 256, 'width': 128, 'channels': 3, **reader}
+    config.data.update(feed='cached', on_bad_image='error', cache_dir='')
+    config.sampling = {'identities': 16, 'sets': 1, 'shots': 4, 'views': 'any'}
+    config.augment = {'crop': 'translate', 'pad': 10, 'crop_probability': 0.5, 'flip': 0.5}
+    config.augment.update(erase=0.5, erase_fill=(0.485, 0.456, 0.406), erase_teacher=True)
+    config.network = {'name': 'resnet50', 'width': 64, 'stem': 'imagenet', 'last_stride': 1}
+    config.network.update(neck='fc_bn_relu', inflate=1, dtype='float32')
+    config.method = {'name': 'supervised', 'reads': 'singles', 'feature': 'embedding'}
+    config.method.update(label_smoothing=0.1, margin=_number(0.3))
+    config.optimizer = {'name': 'adam', 'learning_rate': 8e-4, 'weight_decay': 5e-4}
+    config.optimizer.update(warmup='exponential', warmup_epochs=20.0, warmup_start=8e-6)
+    config.optimizer.update(schedule='step', boundaries=tuple(range(40, 281, 40)))
+    config.optimizer.update(factor=0.5, final=0.01)
+    config.train = {'epochs': 300.0, 'steps_per_epoch': 0, 'log_every': 50}
+    config.train.update(evaluate_every=40.0, checkpoint_every=5.0)
+    config.evaluate = {'metric': 'euclidean', 'shots': 1, 'batch': 256}
+    return config
+
+
+def umts(student: ConfigDict) -> ConfigDict:
+    """UMTS as the paper has it: all five stages, and a T-net of the student's recipe."""
+    student.teachers.teacher = t_net(student)
+    objective = {k: v for k, v in student.method.items() if k not in ('name', 'reads')}
+    student.method = {'name': 'umts', **objective, 'stages': (1, 2, 3, 4, 5)}
+    student.method.update(weights=(0.1, 0.1, 0.1, 0.1, 0.5), reductions=(16, 16, 16, 16, 4))
+    student.method.update(uncertainty=True, joint=False, teacher_reads='stacked')
+    student.method.update(teacher_head='trained', head_bn_affine=False)
+    return student
+
+
+def t_net(student: ConfigDict) -> ConfigDict:
+    """Scheme C on the student's data and recipe (assumption A-UMTS-T).
+
+    16 identities × 4 stacks of K shots, so that a stack has positives; scored with K shots drawn
+    by true identity. The seed and the data are the student's, whatever the command line sets.
+    """
+    config = student.copy_and_resolve_references()
+    config.seed = student.get_ref('seed')
+    config.data = student.data
+    config.sampling.sets, config.sampling.shots = 4, student.sampling.get_ref('shots')
+    config.method.reads = 'stacked'
+    config.evaluate.shots = student.sampling.get_ref('shots')
+    return config
+
+
+def small(config: ConfigDict) -> ConfigDict:
+    """What works at 32 pixels and a few minutes of two CPU cores: a narrow one-block ResNet.
+
+    BNNeck on the pooled feature, soft margin, a high learning rate, hardly any decay and no
+    erasing; cosine similarity of the pooled feature.
+    """
+    config.augment.update(crop='pad', pad=2, crop_probability=1.0, flip=0.0, erase=0.0)
+    config.augment.erase_fill = (0.0,)
+    config.network.update(name='resnet10', width=16, stem='small', neck='bnneck')
+    config.method.margin = None
+    config.optimizer.update(learning_rate=3e-3, weight_decay=1e-5, schedule='cosine')
+    config.optimizer.update(warmup='linear', warmup_epochs=0.75, warmup_start=1e-5)
+    config.train.update(epochs=15.0, steps_per_epoch=100, log_every=100)
+    config.train.update(evaluate_every=5.0, checkpoint_every=5.0)
+    config.evaluate.metric = 'cosine'
+    return config
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """The same config in seconds: a handful of steps of a very narrow network on carousel."""
+    small(config)
+    config.data = {'name': 'carousel', 'height': 32, 'width': 16, 'channels': 3}
+    config.data.update(train_identities=8, test_identities=6, feed='device')
+    config.data.update(on_bad_image='error', cache_dir='')
+    config.sampling.update(identities=4, shots=2)
+    config.network.width = 4
+    config.train.update(epochs=2.0, steps_per_epoch=4, log_every=2)
+    config.train.update(evaluate_every=1.0, checkpoint_every=0.5)
+    config.evaluate.batch = 32
+    return config
+
+
+def small_umts(student: ConfigDict) -> ConfigDict:
+    """UMTS at the size of `small`; experiments/umts_small.md says what was tried."""
+    config = umts(student)
+    config.method.reductions = (4, 4, 4, 4, 4)
+    config.teachers.teacher.network.inflate = config.sampling.shots
+    return config
+
+
+def smoke_umts(config: ConfigDict) -> ConfigDict:
+    """`smoke` for the student and for its T-net."""
+    smoke(config)
+    teacher = smoke(config.teachers.teacher)
+    teacher.data, teacher.sampling.sets = config.data, 2
+    config.method.reductions = (1, 1, 1, 1, 1)
+    return config
+
+
+def check(variant: str, *known: str) -> None:
+    """Raise ValueError for a variant that a config does not have."""
+    if variant not in ('', 'smoke', *known):
+        raise ValueError(f'variant {variant!r}: choose one of {", ".join(("smoke", *known))}')
+
+
+def _number(value: float):
+    """A number that may also be None, on the command line too."""
+    field = config_dict.placeholder(float)
+    field.set(value)
+    return field

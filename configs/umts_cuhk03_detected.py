@@ -1,0 +1,16 @@
+"""UMTS on CUHK03, detected boxes, new 767/700 protocol (Jin et al., AAAI 2020, table 3).
+
+    python -m kd_jax.main --config=configs/umts_cuhk03_detected.py --config.data.root=DIR
+
+The paper: baseline 70.0 / 66.0, UMTS 77.2 / 73.4 (rank-1 / mAP), from ImageNet weights. Else as
+configs/umts_cuhk03.py; the labeled split has other test identities, never mix the two.
+"""
+
+from configs import umts_cuhk03
+
+
+def get_config(variant: str = ''):
+    config = umts_cuhk03.get_config(variant)
+    if variant != 'smoke':
+        config.data.detected = True
+    return config

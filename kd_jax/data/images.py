@@ -1,0 +1,271 @@
+"""The pixels of a split: decoded whenever they are asked for, or once, into a cache."""
+
+import contextlib
+import json
+import os
+import platform
+import struct
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from absl import logging
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from kd_jax.data.records import DataError, Records, fingerprint, select
+
+MODES = {1: 'L', 3: 'RGB'}
+ON_BAD_IMAGE = 'error', 'skip'
+BLOCK = 256  # images decoded between two looks at the clock
+SECONDS = 5  # between two lines of progress
+HOST = platform.node().replace('.', '_')
+DECODER = 1  # part of a cache's name: count up when `decode` gives other pixels
+# What Pillow raises on files that are damaged or no images.
+DAMAGE = OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError
+
+
+class Pixels(NamedTuple):
+    """The images of a split: `read` gives those at some rows, `array` all, or None if streamed."""
+
+    read: Callable[[Int[np.ndarray, 'k']], UInt8[np.ndarray, 'k h w c']]
+    array: UInt8[np.ndarray, 'n h w c'] | None
+
+
+class ImageError(DataError):
+    """An image file is damaged or is no image; the message has its path and the cause."""
+
+    def __init__(self, path: str, cause: str):
+        remedy = 'replace it, or leave bad images out with --config.data.on_bad_image=skip'
+        super().__init__(f'{path}: {cause}; {remedy}')
+        self.cause = cause
+
+
+def decode(
+    image: Image.Image, *, height: int, width: int, channels: int
+) -> UInt8[np.ndarray, 'h w c']:
+    """One image as RGB (3 channels) or gray (1) pixels, stretched to the given size."""
+    if image.mode.startswith('I'):  # 16 bits: convert would clip all but the darkest to white
+        deep = np.asarray(image).astype(np.int64)
+        image = Image.fromarray((deep >> 8).clip(0, 255).astype(np.uint8))
+    if 'transparency' in image.info:  # a palette's; convert to RGB would warn
+        image = image.convert('RGBA')
+    image = image.convert(MODES[channels])
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, channels)
+
+
+def streamed(
+    records: Records,
+    open: Callable[[str], Image.Image],
+    *,
+    split: str,
+    height: int,
+    width: int,
+    channels: int,
+    on_bad_image: str = 'error',
+) -> tuple[Records, Pixels]:
+    """Records and pixels that are decoded on each call, by several threads.
+
+    `on_bad_image='skip'` decodes everything once at first, and leaves bad images out of the
+    records. With 'error', a bad image raises ImageError when it is read.
+    """
+    _check(channels, on_bad_image)
+    shape = height, width, channels
+    one = _reader(open, shape)
+    if on_bad_image == 'skip':
+        bad = _sweep(records, one, split, skip=True, store=lambda block: None)
+        records = _without(records, bad, split, on_bad_image)
+    pool = ThreadPoolExecutor()
+
+    def read(rows):
+        images = np.empty((len(rows), *shape), np.uint8)
+        for place, image in enumerate(pool.map(one, records.paths[rows].tolist())):
+            images[place] = image
+        return images
+
+    return records, Pixels(read, None)
+
+
+def cached(
+    records: Records,
+    open: Callable[[str], Image.Image],
+    *,
+    split: str,
+    home: Path | None,
+    cache_dir: str = '',
+    height: int,
+    width: int,
+    channels: int,
+    on_bad_image: str = 'error',
+) -> tuple[Records, Pixels]:
+    """Records and pixels that are decoded once, into a file that later runs map into memory.
+
+    The file is `split`-KEY.npy in `cache_dir` or else `home`/.kd_jax, where KEY changes with the
+    names, sizes and times of the images' files and with the shape. Without a home there are no
+    files to tell a stale cache by, and the pixels stay in memory. Raises ImageError for the first
+    bad image, or leaves them all out with `on_bad_image='skip'`; DataError if the cache cannot be
+    written.
+    """
+    _check(channels, on_bad_image)
+    shape = height, width, channels
+    sweep = partial(_sweep, records, _reader(open, shape), split, skip=on_bad_image == 'skip')
+    if home is None:
+        blocks = [np.empty((0, *shape), np.uint8)]
+        bad = sweep(store=blocks.append)
+        array = np.concatenate(blocks)
+    else:
+        folder = Path(cache_dir).expanduser() if cache_dir else home / '.kd_jax'
+        file = folder / f'{split}-{_key(records, home, shape)}.npy'
+        _clean(folder)
+        array, bad = _load(file) or _write(file, len(records.paths), shape, sweep)
+    records = _without(records, bad, split, on_bad_image)
+    return records, Pixels(lambda rows: array[rows], array)
+
+
+def _check(channels: int, on_bad_image: str) -> None:
+    """Raises ValueError for settings that are not among the choices."""
+    if channels not in MODES:
+        raise ValueError(f'channels={channels!r}: choose 3 (RGB) or 1 (gray)')
+    if on_bad_image not in ON_BAD_IMAGE:
+        raise ValueError(f'on_bad_image={on_bad_image!r}: choose one of {", ".join(ON_BAD_IMAGE)}')
+
+
+def _reader(open: Callable[[str], Image.Image], shape: tuple[int, ...]) -> Callable:
+    """A function that decodes the image at a path, its errors naming that path."""
+    height, width, channels = shape
+
+    def one(path: str) -> UInt8[np.ndarray, 'h w c']:
+        try:
+            with open(path) as image:
+                return decode(image, height=height, width=width, channels=channels)
+        except DAMAGE as error:
+            if getattr(error, 'errno', None):  # missing, forbidden, too many open: not its fault
+                raise DataError(f'{path}: {error}') from error
+            raise ImageError(path, str(error)) from error
+
+    return one
+
+
+def _sweep(
+    records: Records, one: Callable, split: str, *, skip: bool, store: Callable
+) -> dict[str, str]:
+    """Decodes every image, hands the good ones to `store` by blocks, returns the bad ones' causes.
+
+    Raises ImageError at the first bad image unless told to `skip`.
+    """
+
+    def attempt(path):
+        try:
+            return one(path)
+        except ImageError as error:
+            if not skip:
+                raise
+            return error
+
+    paths, bad, began = records.paths.tolist(), {}, time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), BLOCK):
+            block = paths[start : start + BLOCK]
+            images = dict(zip(block, pool.map(attempt, block)))
+            good = [image for image in images.values() if not isinstance(image, ImageError)]
+            bad |= {path: e.cause for path, e in images.items() if isinstance(e, ImageError)}
+            if good:
+                store(np.stack(good))
+            _report(split, start + len(block), len(paths), time.monotonic() - began)
+    return bad
+
+
+def _report(split: str, done: int, total: int, seconds: float) -> None:
+    """Logs how far decoding is every few seconds, and when it is through."""
+    speed = done / max(seconds, 1e-9)
+    text = '%s: decoded %d of %d images, %.0f images/s, %.0f s left'
+    line = text, split, done, total, speed, (total - done) / speed
+    if done == total:
+        logging.info(*line)
+    else:
+        logging.log_every_n_seconds(logging.INFO, text, SECONDS, *line[1:])
+
+
+def _without(records: Records, bad: dict[str, str], split: str, on_bad_image: str) -> Records:
+    """The records without the bad images, each of which is logged; raises if bad is an error."""
+    if not bad:
+        return records
+    if on_bad_image == 'error':
+        raise ImageError(*next(iter(bad.items())))
+    for path, cause in bad.items():
+        logging.warning('%s: leaving out %s: %s', split, path, cause)
+    logging.warning('%s: left out %d of %d images', split, len(bad), len(records.paths))
+    return select(records, ~np.isin(records.paths, list(bad)))
+
+
+def _key(records: Records, home: Path, shape: tuple[int, ...]) -> str:
+    """A fingerprint of the images' names, their files' sizes and times, and the pixels' shape."""
+    files = [home / path for path in records.paths.tolist()]
+    if files and not files[0].exists():  # packed into one file: then any file there may be it
+        files = sorted(file for file in home.iterdir() if file.is_file() and file.name[0] != '.')
+    stamps = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, files)]
+    return fingerprint('\n'.join(records.paths.tolist()), str(stamps), *shape, DECODER)
+
+
+def _load(file: Path) -> tuple[np.ndarray, dict[str, str]] | None:
+    """The pixels of a cache, and the causes of the images it is without; None without a cache."""
+    try:
+        bad = json.loads(file.with_suffix('.json').read_text())
+        return np.asarray(np.load(file, mmap_mode='r')), bad  # np.memmap itself indexes slowly
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _write(file: Path, count: int, shape: tuple[int, ...], sweep: Callable) -> tuple:
+    """Decodes `count` images into a cache that has its name only once it is whole, and loads it."""
+    part = file.with_name(f'{file.name}.{HOST}-{os.getpid()}.kd_jax')
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with part.open('wb') as out:
+            _write_header(out, count, shape)
+            bad = sweep(store=out.write)
+            out.seek(0)
+            _write_header(out, count - len(bad), shape)
+        file.with_suffix('.json').write_text(json.dumps(bad, indent=1))
+        part.replace(file)
+        return _load(file)
+    except OSError as error:
+        raise DataError(
+            f'{file.parent}: cannot hold the decoded images ({error}); set '
+            '--config.data.cache_dir=DIR to a folder that can, or --config.data.feed=stream'
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _write_header(out: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
+    """The head of a .npy file; NumPy pads it so that its length is the same for any count."""
+    head = {'descr': '|u1', 'fortran_order': False, 'shape': (count, *shape)}
+    np.lib.format.write_array_header_1_0(out, head)
+
+
+def _clean(folder: Path) -> None:
+    """Deletes what killed runs left half-written in a folder of caches."""
+    for part in folder.glob('*.npy.*-*.kd_jax'):
+        with contextlib.suppress(OSError):  # another run cleans too, or the folder is read-only
+            if _abandoned(part):
+                part.unlink()
+
+
+def _abandoned(part: Path) -> bool:
+    """Whether nobody writes this file now: its process is dead, or elsewhere and idle for a day."""
+    host, _, process = part.stem.rpartition('.')[2].rpartition('-')
+    if host != HOST:
+        return time.time() - part.stat().st_mtime > 24 * 3600
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    return int(process) == os.getpid()  # an earlier process's number: this one has begun nothing

@@ -1,0 +1,122 @@
+"""Which images a training step shows: a pure function of (seed, step)."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt32
+
+VIEWS = ('any', 'camera', 'tracklet')
+
+
+class Index(NamedTuple):
+    """The training images grouped by identity: rows of `order` from `starts[i]` to its end."""
+
+    order: Int[np.ndarray, 'n']
+    starts: Int[np.ndarray, 'i_plus_1']
+    groups: dict[str, np.ndarray]  # per kind of view, the group of every image
+
+
+class Plan(NamedTuple):
+    """One batch: the rows of its images, set by set, their identities' labels and image keys."""
+
+    rows: Int[np.ndarray, 's n']
+    labels: Int[np.ndarray, 's']
+    keys: UInt32[np.ndarray, 's n']
+
+
+def index(
+    labels: Int[np.ndarray, 'n'], cameras: Int[np.ndarray, 'n'], tracklets: Int[np.ndarray, 'n']
+) -> Index:
+    """Group the images of labels 0..c-1."""
+    order = np.argsort(labels, kind='stable')
+    starts = np.searchsorted(labels[order], np.arange(labels.max() + 2))
+    return Index(order, starts, {'any': order, 'camera': cameras, 'tracklet': tracklets})
+
+
+def short_identities(index: Index, images: int) -> int:
+    """How many identities have fewer than `images` images and are drawn with replacement."""
+    return int((np.diff(index.starts) < images).sum())
+
+
+def check(index: Index, *, identities: int, sets: int, shots: int, views: str) -> None:
+    """Raise ValueError where a batch can not be drawn, naming the key and the numbers."""
+    if min(identities, sets, shots) < 1:
+        raise ValueError('sampling.identities, sampling.sets and sampling.shots start from 1')
+    if identities > len(index.starts) - 1:
+        raise ValueError(
+            f'sampling.identities={identities}, but the training data has only '
+            f'{len(index.starts) - 1} identities'
+        )
+    if views not in VIEWS:
+        raise ValueError(f'sampling.views={views!r}: choose one of {", ".join(VIEWS)}')
+
+
+def plan(
+    index: Index,
+    seed: int,
+    step: int,
+    *,
+    identities: int,
+    sets: int,
+    shots: int,
+    views: str,
+) -> Plan:
+    """`identities` × `sets` sets of `shots` images: the batch of one step.
+
+    No identity comes twice in an epoch (a pass over all identities, the remainder left out).
+    The first images of an identity's sets differ, and so do the images of a set, as far as there
+    are enough: else they are drawn with replacement. `views` 'camera' or 'tracklet' spreads the
+    shots of a set over as many cameras or tracklets as there are.
+    """
+    count = len(index.starts) - 1
+    epoch, place = divmod(step, count // identities)
+    shown = _rng(seed, epoch, 0).permutation(count)[place * identities : (place + 1) * identities]
+    rng = _rng(seed, step, 1)
+    rows = np.concatenate([_sets_of(index, i, sets, shots, views, rng) for i in shown])
+    keys = rng.integers(2**32, size=rows.shape, dtype=np.uint32)
+    return Plan(rows, np.repeat(shown, sets).astype(np.int32), keys)
+
+
+def shots_of(pids: Int[np.ndarray, 'n'], shots: int, seed: int) -> Int[np.ndarray, 'n shots']:
+    """Each row with `shots` - 1 other rows of its true identity, for evaluation only.
+
+    Rows of identities below 1 (distractors, who are nobody) are repeated instead, and so is an
+    identity's only image; an identity with fewer images than shots is drawn with replacement.
+    """
+    rows = np.empty((len(pids), shots), np.int64)
+    members = {int(pid): np.flatnonzero(pids == pid) for pid in np.unique(pids)}
+    rng = _rng(seed, 0, 2)
+    for row, pid in enumerate(pids.tolist()):
+        pool = members[pid] if pid > 0 else np.array([row])
+        rows[row] = _shots(pool, row, shots, rng)
+    return rows
+
+
+def _rng(seed: int, counter: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, counter]))
+
+
+def _sets_of(index, identity, sets, shots, views, rng) -> np.ndarray:
+    """The sets of one identity, int[sets, shots]."""
+    pool = index.order[index.starts[identity] : index.starts[identity + 1]]
+    anchors = rng.permutation(pool)[:sets]
+    if len(anchors) < sets:
+        anchors = np.concatenate([anchors, rng.choice(pool, sets - len(anchors))])
+    groups = None if views == 'any' else index.groups[views]
+    return np.stack([_shots(pool, anchor, shots, rng, groups) for anchor in anchors])
+
+
+def _shots(pool, anchor, shots, rng, groups=None) -> np.ndarray:
+    """The anchor and others of the pool, unlike groups first when `groups` are given."""
+    others = rng.permutation(pool[pool != anchor])
+    if groups is not None:
+        others = others[np.argsort(_repeats(groups[np.append(anchor, others)])[1:], kind='stable')]
+    missing = shots - 1 - len(others)
+    if missing > 0:
+        others = np.concatenate([others, rng.choice(pool, missing)])
+    return np.append(anchor, others[: shots - 1])
+
+
+def _repeats(groups: np.ndarray) -> np.ndarray:
+    """How often each entry's group came before it."""
+    return np.tril(groups[:, None] == groups[None, :], -1).sum(axis=1)

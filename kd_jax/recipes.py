@@ -1,0 +1,158 @@
+"""From a config to the parts it describes: each subtree goes to exactly one function."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from absl import logging
+from ml_collections import ConfigDict
+
+from kd_jax import methods, networks, parallel, runs, views
+from kd_jax.data import Dataset, augment, sampling
+from kd_jax.data.records import labels
+from kd_jax.methods import Method
+from kd_jax.views import Batch
+
+KEYS = {
+    'seed',
+    'data',
+    'sampling',
+    'augment',
+    'network',
+    'method',
+    'optimizer',
+    'train',
+    'evaluate',
+    'teachers',
+}
+
+
+class Teacher(NamedTuple):
+    """A teacher named by a config: its own config, and the run where it is or will be.
+
+    `given` says that the run was named by its path, else it is trained first.
+    """
+
+    config: ConfigDict
+    run: Path
+    given: bool
+
+    def network(self, classes: int) -> nn.Module:
+        """Its network; `classes` are those of the data it is trained on if it is trained first."""
+        return network(self.config, runs.classes_of(self.run) if self.given else classes)
+
+
+class Course(NamedTuple):
+    """How long a run trains and how often it reports, in epochs of `steps_per_epoch` steps.
+
+    `steps_per_epoch=0` means about one look at every train image: images // batch images. A log
+    row is the mean of `log_every` steps; `evaluate_every=0` evaluates only at the end.
+    """
+
+    epochs: float
+    steps_per_epoch: int
+    log_every: int
+    evaluate_every: float
+    checkpoint_every: float
+
+    def of(self, images: int, batch_images: int) -> 'Course':
+        """The same course with `steps_per_epoch` filled in for a training set."""
+        derived = max(1, images // batch_images)
+        return self._replace(steps_per_epoch=self.steps_per_epoch or derived)
+
+    @property
+    def steps(self) -> int:
+        return max(1, round(self.epochs * self.steps_per_epoch))
+
+    def due(self, step: int, every: float) -> bool:
+        """Whether something done every so many epochs is due after `step`."""
+        steps = max(1, round(every * self.steps_per_epoch))
+        return step == self.steps or (every > 0 and step % steps == 0)
+
+
+def network(config: ConfigDict, classes: int) -> nn.Module:
+    """The student of a config."""
+    return networks.create(classes=classes, axis_name=parallel.AXIS, **config.network)
+
+
+def method(config: ConfigDict, student: nn.Module, teachers: dict[str, nn.Module]) -> Method:
+    """The method of a config, wired to a student and to teachers' networks."""
+    options = {k: v for k, v in config.method.items() if k != 'name'}
+    return methods.load(config.method.name)(student, teachers, axis_name=parallel.AXIS, **options)
+
+
+def teachers(config: ConfigDict, workdir: Path) -> dict[str, Teacher]:
+    """The teachers of a config: runs named by a path, or configs that train in `workdir`.
+
+    Raises RunError for a path that is no run and ValueError for a teacher that does not fit.
+    """
+    found = {}
+    for name, spec in config.teachers.items():
+        if isinstance(spec, str):
+            found[name] = Teacher(runs.config_of(Path(spec)), Path(spec), True)
+        else:
+            found[name] = Teacher(spec, workdir / 'teachers' / name, False)
+        _check_teacher(name, config, found[name])
+    return found
+
+
+def reads(config: ConfigDict) -> str:
+    """How the student of a config reads a set: as its method says, or single images."""
+    return config.method.reads if 'reads' in config.method else 'singles'
+
+
+def blank_input(config: ConfigDict) -> jax.Array:
+    """One input of the network that a config trains, to initialise with."""
+    return views.read(blank_batch(config).images, reads(config))
+
+
+def augmentation(config: ConfigDict) -> Callable:
+    """The augmentation of a config."""
+    return augment.make(**config.augment)
+
+
+def blank_batch(config: ConfigDict) -> Batch:
+    """A batch of one set as the networks read it, to initialise with."""
+    size = (config.data.height, config.data.width, config.data.channels)
+    shots = (1, config.sampling.shots)
+    return Batch(jnp.zeros((*shots, *size)), jnp.zeros(1, int), *[jnp.zeros(shots, int)] * 2)
+
+
+def plan(config: ConfigDict, dataset: Dataset) -> tuple[Callable[[int], sampling.Plan], int]:
+    """The batch of every step, and its number of images, after checking that it can be drawn."""
+    records = dataset.train.records
+    index = sampling.index(labels(records), records.cameras, records.tracklets)
+    sampling.check(index, **config.sampling)
+    draw = partial(sampling.plan, index, config.seed, **config.sampling)
+    images = draw(0).rows.size
+    shots = config.sampling.shots
+    short = sampling.short_identities(index, shots)
+    if short:
+        logging.info('%d identities have fewer than %d images: repeated', short, shots)
+    return draw, images
+
+
+def check_keys(config: ConfigDict) -> None:
+    """Raise TypeError for a missing or surplus part of a config."""
+    wrong = set(config) ^ KEYS
+    if wrong:
+        raise TypeError(f'config has parts {sorted(KEYS)}; missing or surplus: {sorted(wrong)}')
+
+
+def _check_teacher(name: str, config: ConfigDict, teacher: Teacher) -> None:
+    """A T-net must read as many shots as sets hold, and images of the student's size."""
+    size = ('height', 'width', 'channels')
+    keys = [('data', key) for key in size]
+    if reads(teacher.config) == 'stacked':
+        keys.append(('sampling', 'shots'))
+    for part, key in keys:
+        theirs, ours = teacher.config[part][key], config[part][key]
+        if theirs != ours:
+            raise ValueError(
+                f'teacher {name} ({teacher.run}) was made for {part}.{key}={theirs}, but this '
+                f'config has {part}.{key}={ours}'
+            )

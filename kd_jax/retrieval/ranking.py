@@ -1,0 +1,248 @@
+"""Exact ranking of a gallery for every query, a block at a time, and the scores made of it.
+
+Nothing is sorted: the place of a match is the number of gallery items nearer than it, one pass
+over its query's distances. Images of the query's identity by its own camera are placed like
+matches, and each match then moves up by those before it: the counting needs no masks.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Num
+
+JUNK = -1  # the identity of gallery images that count for nothing, Market-1501's '-1'
+UNKNOWN = -1  # the camera of an image without one
+PAIRS_AT_ONCE = 16  # counted together: more is faster on an accelerator, slower on a CPU
+
+ArrayLike = np.ndarray | Array
+# Queries, ascending, gallery items of their identity, and whether these are junk.
+Pairs = tuple[Int[np.ndarray, 'p'], Int[np.ndarray, 'p'], Bool[np.ndarray, 'p']]
+
+
+class Ranking(NamedTuple):
+    """What a ranking is worth, one value per query; NaN where a query has no valid match.
+
+    `first_rank` counts from 1, and is 0 where not `valid`. `average_precision` is the mean of the
+    precisions at each match; `average_precision_trapezoid` takes there the mean of the precisions
+    before and at the match (Market-1501, MARS) and is never more: for one match at rank 2 they
+    are 0.5 and 0.25. `inverse_negative_penalty` is matches / rank of the last match. The means
+    and the curve are over the valid queries.
+    """
+
+    first_rank: Int[np.ndarray, 'q']
+    average_precision: Float[np.ndarray, 'q']
+    average_precision_trapezoid: Float[np.ndarray, 'q']
+    inverse_negative_penalty: Float[np.ndarray, 'q']
+    valid: Bool[np.ndarray, 'q']
+    gallery_size: int
+
+    @property
+    def mAP(self) -> float:
+        return float(self.average_precision[self.valid].mean())
+
+    @property
+    def mAP_trapezoid(self) -> float:
+        return float(self.average_precision_trapezoid[self.valid].mean())
+
+    @property
+    def mINP(self) -> float:
+        return float(self.inverse_negative_penalty[self.valid].mean())
+
+    @property
+    def cmc(self) -> Float[np.ndarray, 'g']:
+        """Share of queries with a match among the first 1, 2, ..., g gallery items."""
+        found = np.bincount(self.first_rank[self.valid], minlength=self.gallery_size + 1)
+        return np.cumsum(found)[1:] / self.valid.sum()
+
+    def rank(self, k: int) -> float:
+        """Share of queries with a match among the first `k` gallery items."""
+        if k < 1:
+            raise ValueError(f'rank-k starts at k=1, not {k}')
+        return float(np.mean(self.first_rank[self.valid] <= k))
+
+
+def rank(
+    query: Float[ArrayLike, 'q d'],
+    gallery: Float[ArrayLike, 'g _'],
+    query_ids: Int[ArrayLike, '_'],
+    gallery_ids: Int[ArrayLike, '_'],
+    query_cameras: Int[ArrayLike, '_'],
+    gallery_cameras: Int[ArrayLike, '_'],
+    *,
+    metric: str,
+    same_camera: str = 'drop',
+    block: int = 1024,
+) -> Ranking:
+    """Ranks the gallery for every query by the float32 distance of their features.
+
+    Equally near items keep the gallery's order. Gallery items of identity -1 are left out, and
+    with `same_camera='drop'` those of the query's identity and camera (unknown cameras, -1, are
+    never the same). A zero vector has cosine similarity 0. Memory is `block` times the gallery.
+    """
+    if metric not in METRICS:
+        raise ValueError(f'metric is one of {", ".join(METRICS)}, not {metric!r}')
+    query, gallery = _finite(query, 'query'), _finite(gallery, 'gallery')
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(f'query has {query.shape[1]} features, gallery {gallery.shape[1]}')
+    labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
+    kept, pairs = _find_pairs((len(query), len(gallery)), labels, same_camera)
+    query, gallery, offsets = METRICS[metric](query, gallery[kept])
+    gallery, offsets = jnp.asarray(gallery), jnp.asarray(offsets)
+    places = _place(lambda rows: _keys(query[rows], gallery, offsets), pairs, len(query), block)
+    return _score(pairs, places, len(query), len(gallery_ids))
+
+
+def rank_distances(
+    distances: Num[ArrayLike, 'q g'],
+    query_ids: Int[ArrayLike, '_'],
+    gallery_ids: Int[ArrayLike, '_'],
+    query_cameras: Int[ArrayLike, '_'],
+    gallery_cameras: Int[ArrayLike, '_'],
+    *,
+    same_camera: str = 'drop',
+    block: int = 1024,
+) -> Ranking:
+    """`rank` by given distances, float64 compared as float64."""
+    distances = _finite(distances, 'distances')
+    labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
+    kept, pairs = _find_pairs(distances.shape, labels, same_camera)
+    places = _place(lambda rows: _order(distances[rows][:, kept]), pairs, len(distances), block)
+    return _score(pairs, places, *distances.shape)
+
+
+def _finite(values: Num[ArrayLike, 'n d'], name: str) -> Float[np.ndarray, 'n d']:
+    values = np.asarray(values)
+    if not values.size:
+        raise ValueError(f'{name} is empty: shape {values.shape}')
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise ValueError(f'{name}: NaN or Inf in {len(bad)} of {len(values)} rows, first {bad[0]}')
+    return values.astype(np.promote_types(values.dtype, np.float32), copy=False)
+
+
+def _find_pairs(counts, labels, same_camera) -> tuple[Int[np.ndarray, 'kept'], Pairs]:
+    """The gallery items that take part, and every query with every one of its identity."""
+    if same_camera not in ('drop', 'keep'):
+        raise ValueError(f'same_camera is one of drop, keep, not {same_camera!r}')
+    labels = [np.asarray(values) for values in labels]
+    names = ('query_ids', 'gallery_ids', 'query_cameras', 'gallery_cameras')
+    for name, values, count in zip(names, labels, (*counts, *counts)):
+        if len(values) != count:
+            raise ValueError(f'{name} holds {len(values)} values where {count} are to be ranked')
+    query_ids, gallery_ids, query_cameras, gallery_cameras = labels
+    kept = np.flatnonzero(gallery_ids != JUNK)
+    gallery_ids, gallery_cameras = gallery_ids[kept], gallery_cameras[kept]
+    columns = [np.flatnonzero(gallery_ids == identity) for identity in query_ids]
+    rows = np.repeat(np.arange(len(columns)), [len(found) for found in columns])
+    columns, cameras = np.concatenate(columns), query_cameras[rows]
+    junk = (cameras == gallery_cameras[columns]) & (cameras != UNKNOWN) & (same_camera == 'drop')
+    if junk.all():
+        own = len(np.unique(rows))
+        why = f'{counts[0] - own} have no such identity in the gallery, {own} only under their own'
+        raise ValueError(f'none of {counts[0]} queries has a valid match: {why} camera')
+    return kept, (rows, columns, junk)
+
+
+def _cosine(query: Float[np.ndarray, 'q d'], gallery: Float[np.ndarray, 'g d']):
+    """Features and offsets such that `offsets - query . gallery` is in the order of distance."""
+    return _unit(query), _unit(gallery), np.zeros(len(gallery), np.float32)
+
+
+def _unit(features: Float[np.ndarray, 'n d']) -> Float32[np.ndarray, 'n d']:
+    largest = np.abs(features).max(axis=1, keepdims=True)  # so that no square over- or underflows
+    features = features / np.where(largest > 0, largest, 1)
+    norm = np.linalg.norm(features, axis=1, keepdims=True)  # at least 1, or 0 for a zero vector
+    return (features / np.maximum(norm, 1)).astype(np.float32)
+
+
+def _euclidean(query: Float[np.ndarray, 'q d'], gallery: Float[np.ndarray, 'g d']):
+    """|q - g|^2 orders as |g|^2 / 2 - q . g, which loses least about the middle of the gallery."""
+    _, exponent = np.frexp(max(np.abs(query).max(), np.abs(gallery).max()))
+    query, gallery = np.ldexp(query, -exponent), np.ldexp(gallery, -exponent)  # squares stay finite
+    centre = gallery.mean(axis=0, dtype=np.float64).astype(gallery.dtype)
+    query, gallery = (query - centre).astype(np.float32), (gallery - centre).astype(np.float32)
+    offsets = np.einsum('gd,gd->g', gallery, gallery, dtype=np.float64) / 2
+    return query, gallery, offsets.astype(np.float32)
+
+
+METRICS = {'cosine': _cosine, 'euclidean': _euclidean}
+
+
+@jax.jit
+def _keys(
+    query: Float32[ArrayLike, 'b d'], gallery: Float32[Array, 'g d'], offsets: Float32[Array, 'g']
+) -> Int32[Array, 'b g']:
+    similarity = jnp.matmul(query, gallery.T, precision=lax.Precision.HIGHEST)
+    return _as_integers(offsets - similarity)
+
+
+@jax.jit
+def _as_integers(distances: Float32[ArrayLike, 'b g']) -> Int32[Array, 'b g']:
+    """Integers in the order of the floats, so that adding one means 'or equal'."""
+    bits = lax.bitcast_convert_type(distances, jnp.int32)
+    return jnp.where(bits < 0, -(bits & jnp.iinfo(jnp.int32).max), bits)
+
+
+def _order(distances: Float[np.ndarray, 'b g']) -> Int32[ArrayLike, 'b g']:
+    if distances.dtype == np.float32:
+        return _as_integers(distances)
+    return np.stack([np.unique(row, return_inverse=True)[1] for row in distances]).astype(np.int32)
+
+
+@jax.jit
+def _count_nearer(
+    keys: Int32[ArrayLike, 'b g'], rows: Int32[ArrayLike, 'p'], columns: Int32[ArrayLike, 'p']
+) -> Int32[Array, 'p']:
+    """How many items are before each pair's: nearer, or as near and earlier in the gallery."""
+    index = jnp.arange(keys.shape[1], dtype=jnp.int32)
+
+    def count(pair):
+        row, column = pair
+        limit = keys[row, column] + (index < column)
+        return jnp.sum(keys[row] < limit, dtype=jnp.int32)
+
+    return lax.map(count, (rows, columns), batch_size=PAIRS_AT_ONCE)
+
+
+def _place(keys_of: Callable, pairs: Pairs, queries: int, block: int) -> Int32[np.ndarray, 'p']:
+    """How many gallery items are before each pair's, counted a block of queries at a time."""
+    blocks = -(-queries // max(block, 2))  # XLA rounds the product of a single row differently
+    size = max(-(-queries // blocks), 2)  # even blocks, so that filling up the last costs little
+    rows, columns, _ = pairs
+    cuts = np.searchsorted(rows, np.arange(blocks + 1) * size)
+    local = np.zeros((2, np.diff(cuts).max()), np.int32)  # one length, so one compiled shape
+    places = np.empty(len(rows), np.int32)
+    for start, low, high in zip(np.arange(blocks) * size, cuts[:-1], cuts[1:]):
+        local[:, : high - low] = rows[low:high] - start, columns[low:high]
+        keys = keys_of(np.minimum(np.arange(start, start + size), queries - 1))
+        places[low:high] = np.asarray(_count_nearer(keys, *local))[: high - low]
+    return places
+
+
+def _score(pairs: Pairs, places: Int32[np.ndarray, 'p'], queries: int, gallery: int) -> Ranking:
+    rows, _, junk = pairs
+    order = np.lexsort((places, rows))
+    rows, junk = rows[order], junk[order]
+    ranks = (places[order] + 1 - _running_count(junk, rows))[~junk]
+    rows = rows[~junk]
+    hits = _running_count(np.ones_like(rows), rows)
+    matches = np.bincount(rows, minlength=queries)
+    of_query = matches[rows]
+    precision = hits / ranks
+    before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1)
+    shares = precision / of_query, (precision + before) / 2 / of_query
+    parts = (ranks * (hits == 1), *shares, precision * (hits == of_query))
+    first_rank, *scores = (np.bincount(rows, part, queries) for part in parts)
+    valid = matches > 0
+    scores = (np.where(valid, score, np.nan) for score in scores)
+    return Ranking(first_rank.astype(int), *scores, valid, gallery)
+
+
+def _running_count(flags, rows: Int[np.ndarray, 'p']) -> Int[np.ndarray, 'p']:
+    """How many flags are set up to each pair, within its own query."""
+    totals = np.bincount(rows, flags).astype(int)
+    return np.cumsum(flags) - (np.cumsum(totals) - totals)[rows]

@@ -1,0 +1,115 @@
+"""A run is a directory: config.json, metrics.jsonl, events, checkpoints/, result.json."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+WHERE = ('root', 'cache_dir', 'feed')  # of config.data: where images lie, not what they are
+
+
+class RunError(Exception):
+    """A run directory is not what is needed; the message names it and says what to do."""
+
+
+def start(run: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
+    """Lock the run to its config and facts (classes, data fingerprint), or check that it is.
+
+    Raises RunError naming every key that differs, before anything is written.
+    """
+    wanted = {'config': json.loads(config.to_json()), **facts}
+    if not (run / 'config.json').exists():
+        if (run / 'checkpoints').exists():
+            raise RunError(f'{run} has checkpoints but no config.json: give another --workdir')
+        run.mkdir(parents=True, exist_ok=True)
+        versions = {name: version(name) for name in PACKAGES}
+        versions['python'] = platform.python_version()
+        write_json(run / 'config.json', wanted | {'versions': versions})
+        return
+    found = _read(run / 'config.json')
+    found.pop('versions')
+    differences = _differences(_flat(found), _flat(wanted))
+    if differences:
+        raise RunError(
+            f'{run} is a run of another config. Nothing was changed; give another --workdir, or '
+            'the values of that run:\n' + '\n'.join(differences)
+        )
+
+
+def config_of(run: Path) -> ConfigDict:
+    """The locked config of a run; RunError if there is none."""
+    return ConfigDict(_locked(run)['config'])
+
+
+def classes_of(run: Path) -> int:
+    """The number of train identities the run's classifier has."""
+    return _locked(run)['classes']
+
+
+def result_of(run: Path) -> dict | None:
+    """What a finished run found, None while it is not finished."""
+    path = run / 'result.json'
+    return _read(path) if path.exists() else None
+
+
+def metrics_of(run: Path) -> list[dict]:
+    """The rows of metrics.jsonl; a last line cut off by a kill is left out."""
+    path = run / 'metrics.jsonl'
+    lines = path.read_text().split('\n')[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def rewind_metrics(run: Path, step: int) -> None:
+    """Drop the rows after `step`, which will be written again."""
+    rows = [row for row in metrics_of(run) if row['step'] <= step]
+    _replace(run / 'metrics.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def append_metrics(run: Path, row: dict) -> None:
+    """Add one row to metrics.jsonl."""
+    with open(run / 'metrics.jsonl', 'a') as file:
+        file.write(json.dumps(row) + '\n')
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a whole file or nothing."""
+    _replace(path, json.dumps(value, indent=2) + '\n')
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise RunError(f'{path} is no JSON ({error}): give another --workdir') from None
+
+
+def _locked(run: Path) -> dict:
+    if not (run / 'config.json').exists():
+        raise RunError(f'{run} is no run: it has no config.json')
+    return _read(run / 'config.json')
+
+
+def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
+    """Leaves by dotted path, without where a data set's images lie."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    keys = [k for k in tree if not (prefix.split('.')[-1] == 'data' and k in WHERE)]
+    parts = (_flat(tree[k], f'{prefix}.{k}' if prefix else k) for k in keys)
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _differences(found: dict, wanted: dict) -> list[str]:
+    missing = '(absent)'
+    pairs = ((k, found.get(k, missing), wanted.get(k, missing)) for k in sorted(found | wanted))
+    return [f'  {key}: {old!r} in the run, {new!r} now' for key, old, new in pairs if old != new]

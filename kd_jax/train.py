@@ -1,0 +1,207 @@
+"""The train step, the loop and a whole run: one of each for every method."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kd_jax import checkpoints, data, evaluate, optimizers, parallel, recipes, runs, trees
+from kd_jax.data import Dataset, pipeline, sampling
+from kd_jax.logs import Log
+from kd_jax.methods import Method
+from kd_jax.trees import Tree
+from kd_jax.views import Batch
+
+
+class TrainState(NamedTuple):
+    """What a step changes. Teachers are no part of it."""
+
+    step: jax.Array
+    variables: Tree  # {'params': {'student': …, …}, 'batch_stats': …}
+    optimizer: optax.OptState
+
+
+def create_state(
+    method: Method, tx: optax.GradientTransformation, batch: Batch, seed: int
+) -> TrainState:
+    """A fresh state; every seed draws other parameters."""
+    variables = jax.jit(method.init)(jax.random.key(seed), batch)
+    return TrainState(jnp.zeros((), jnp.int32), variables, tx.init(variables['params']))
+
+
+def make_train_step(
+    method: Method,
+    augment: Callable[[Batch], tuple[Batch, Batch]],
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    seed: int,
+    steps: int,
+) -> Callable:
+    """step(state, teachers, batch) -> (state, metrics), mapped over the mesh."""
+    return parallel.spmd(per_device_step(method, augment, tx, seed=seed, steps=steps), mesh)
+
+
+def per_device_step(method, augment, tx, *, seed: int, steps: int) -> Callable:
+    """One device's share of a step, with collectives over the axis 'batch'.
+
+    Metrics are the method's terms and diagnostics, `loss` (the sum of the terms) and
+    `gradient_norm`.
+    """
+
+    def step(state: TrainState, teachers: dict[str, Tree], batch: Batch):
+        seen, taught = augment(batch)
+        targets = method.teach(teachers, taught)
+        rng = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def objective(params):
+            variables = {**state.variables, 'params': params}
+            found = method.loss(variables, targets, seen, rng, state.step / steps)
+            return sum(found.terms.values()), found
+
+        params = state.variables['params']
+        (loss, found), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+        metrics = {'loss': loss, **found.terms, **found.diagnostics}
+        gradients, metrics, stats = jax.lax.pmean(
+            (gradients, metrics, found.batch_stats), parallel.AXIS
+        )
+        updates, optimizer = tx.update(gradients, state.optimizer, params)
+        metrics['gradient_norm'] = optax.global_norm(gradients)
+        variables = {'params': optax.apply_updates(params, updates), 'batch_stats': stats}
+        return TrainState(state.step + 1, variables, optimizer), metrics
+
+    return step
+
+
+def items(state: TrainState) -> dict[str, Any]:
+    """The items of a checkpoint: the student apart from all that only training needs."""
+    names = set(state.variables['params']) - {'student'}
+    rest = trees.join(**{name: trees.part(state.variables, name) for name in names})
+    training = {'variables': rest, 'optimizer': state.optimizer, 'step': state.step}
+    return {'student': trees.part(state.variables, 'student'), 'training': training}
+
+
+def from_items(found: dict[str, Any]) -> TrainState:
+    """The opposite of `items`."""
+    training = found['training']
+    student = trees.join(student=found['student'])
+    kinds = {**student, **{k: {} for k in training['variables']}}
+    variables = {k: {**student.get(k, {}), **training['variables'].get(k, {})} for k in kinds}
+    return TrainState(training['step'], variables, training['optimizer'])
+
+
+class Parts(NamedTuple):
+    """All that a config describes, wired together, before anything is compiled."""
+
+    method: Method
+    augment: Callable
+    tx: optax.GradientTransformation
+    plan: Callable[[int], sampling.Plan]
+    course: recipes.Course
+
+
+def assemble(config: ConfigDict, dataset: Dataset, teachers: dict[str, recipes.Teacher]) -> Parts:
+    """Put every subtree of a config into the function it belongs to.
+
+    Raises TypeError for a misspelt key, ValueError for a value that can not be.
+    """
+    recipes.check_keys(config)
+    inspect.signature(evaluate.score).bind(*[None] * 4, **config.evaluate)
+    networks = {name: t.network(dataset.classes) for name, t in teachers.items()}
+    method = recipes.method(config, recipes.network(config, dataset.classes), networks)
+    plan, batch_images = recipes.plan(config, dataset)
+    course = recipes.Course(**config.train).of(len(dataset.train.records.pids), batch_images)
+    tx = optimizers.create(
+        epochs=course.epochs,
+        steps_per_epoch=course.steps_per_epoch,
+        frozen=method.frozen,
+        **config.optimizer,
+    )
+    return Parts(method, recipes.augmentation(config), tx, plan, course)
+
+
+def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None) -> dict[str, Any]:
+    """Train a config in a run directory, its teachers first; go on where it stopped.
+
+    Returns the result: a summary of every network, teachers and student. Raises RunError for a
+    directory of another config, TypeError for a misspelt key, FloatingPointError where a loss
+    term is not finite.
+    """
+    workdir = Path(workdir)
+    teachers = recipes.teachers(config, workdir)
+    dataset = dataset or data.load(**config.data)
+    parts = assemble(config, dataset, teachers)
+    runs.start(workdir, config, {'classes': dataset.classes, 'data': dataset.fingerprint})
+    finished = runs.result_of(workdir)
+    if finished is not None:
+        logging.info('%s is finished', workdir)
+        return finished
+    results, variables = {}, {}
+    for name, teacher in teachers.items():
+        same_data = teacher.config.data == config.data
+        results[name] = taught(name, teacher, dataset if same_data else None)
+        variables[name] = checkpoints.restore_network(teacher.run).variables
+    logging.info('training %s on\n%s', workdir, data.describe(dataset))
+    results['student'] = fit(config, workdir, dataset, parts, variables)
+    runs.write_json(workdir / 'result.json', results)
+    return results
+
+
+def taught(name: str, teacher: recipes.Teacher, dataset: Dataset | None) -> dict[str, float]:
+    """The summary of a teacher: of the run that was named, or of one trained now."""
+    if not teacher.given:
+        return run(teacher.config, teacher.run, dataset)['student']
+    result = runs.result_of(teacher.run)
+    if result is None:
+        raise runs.RunError(f'teacher {name}: {teacher.run} is not finished, train it to its end')
+    return result['student']
+
+
+def fit(
+    config: ConfigDict, workdir: Path, dataset: Dataset, parts: Parts, teachers: dict[str, Tree]
+) -> dict[str, float]:
+    """The loop: train from the last checkpoint to the end; the summary of the last evaluation."""
+    method, augment, tx, plan, course = parts
+    mesh = parallel.mesh()
+    step = make_train_step(method, augment, tx, mesh, seed=config.seed, steps=course.steps)
+    embedded = evaluate.embedder(method, mesh)
+    score = partial(evaluate.score, embedded, dataset=dataset, mesh=mesh, **config.evaluate)
+    teachers = parallel.replicate(teachers, mesh)
+    state = create_state(method, tx, recipes.blank_batch(config), config.seed)
+    with checkpoints.manager(workdir) as saved:
+        state = parallel.replicate(restored(saved, state), mesh)
+        start, summary = saved.latest_step() or 0, None
+        log = Log(workdir, start, course.steps, plan(0).rows.size)
+        feed = pipeline.batches(dataset.train, plan, config.data.feed, start, course.steps, mesh)
+        for number, batch in enumerate(feed, start + 1):
+            state, metrics = step(state, teachers, batch)
+            log.add(number, metrics)
+            scoring = course.due(number, course.evaluate_every)
+            saving = scoring or course.due(number, course.checkpoint_every)
+            if saving or number % course.log_every == 0:
+                log.flush(saved.latest_step())
+            if scoring:
+                summary = score(state.variables)
+                log.evaluation(number, summary)
+            if saving:
+                checkpoints.save(saved, number, items(state), summary['mAP'] if scoring else None)
+                log.restart_clock()
+        log.close()
+    return summary or score(state.variables)
+
+
+def restored(saved: Any, state: TrainState) -> TrainState:
+    """The state of the last checkpoint, or the given one where there is none."""
+    step = saved.latest_step()
+    if step is None:
+        return state
+    logging.info('going on from the checkpoint of step %d', step)
+    return from_items(checkpoints.restore(saved, step, items(state)))
