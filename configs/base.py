@@ -99,7 +99,7 @@ def small_umts(student: ConfigDict) -> ConfigDict:
     """UMTS at the size of `small`; experiments/umts_small.md says what was tried."""
     config = umts(student)
     config.method.reductions = (4, 4, 4, 4, 4)
-    config.teachers.teacher.network.inflate = config.sampling.shots
+    config.teachers.teacher.network.inflate = config.sampling.get_ref('shots')
     return config
 
 

@@ -26,7 +26,8 @@ class Log:
         self.pending: list[tuple[int, dict[str, jax.Array]]] = []
         self.clock = time.perf_counter()
         runs.rewind_metrics(run, start)
-        self.file: BinaryIO = open(run / f'events.out.tfevents.{time.time_ns()}.kd_jax', 'wb')
+        events = run / f'events.out.tfevents.{time.time_ns()}.kd_jax'
+        self.file: BinaryIO = open(events, 'wb')  # noqa: SIM115, closed by close()
         self._event(Event(file_version='brain.Event:2'))
         if start:  # TensorBoard forgets what came after it
             self._event(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
@@ -75,15 +76,10 @@ class Log:
     def _check(self, step, row, last_good) -> None:
         for name, value in row.items():
             if not math.isfinite(value):
-                kept = (
-                    'there is no checkpoint yet'
-                    if last_good is None
-                    else (
-                        f'the last good checkpoint, of step {last_good}, is in {self.run}/checkpoints'
-                    )
-                )
+                kept = f'the last good one, of step {last_good}, is in {self.run}/checkpoints'
                 raise FloatingPointError(
-                    f'{name} is {value} at step {step}; {kept}. A lower '
+                    f'{name} is {value} at step {step}; no checkpoint was made of it, '
+                    f'{"and there is none yet" if last_good is None else kept}. A lower '
                     'optimizer.learning_rate or a longer optimizer.warmup_epochs may help.'
                 )
 

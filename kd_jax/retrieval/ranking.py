@@ -210,8 +210,9 @@ def _count_nearer(
 
 def _place(keys_of: Callable, pairs: Pairs, queries: int, block: int) -> Int32[np.ndarray, 'p']:
     """How many gallery items are before each pair's, counted a block of queries at a time."""
-    blocks = -(-queries // max(block, 2))  # XLA rounds the product of a single row differently
-    size = max(-(-queries // blocks), 2)  # even blocks, so that filling up the last costs little
+    blocks = -(-queries // block)
+    size = -(-queries // blocks)  # even blocks, so that filling up the last costs few rows
+    size = max(size, 2)  # XLA rounds the product of a single row differently
     rows, columns, _ = pairs
     cuts = np.searchsorted(rows, np.arange(blocks + 1) * size)
     local = np.zeros((2, np.diff(cuts).max()), np.int32)  # one length, so one compiled shape
