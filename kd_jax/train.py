@@ -75,7 +75,7 @@ def per_device_step(method, augment, tx, *, seed: int, steps: int) -> Callable:
             (gradients, metrics, found.batch_stats), parallel.AXIS
         )
         updates, optimizer = tx.update(gradients, state.optimizer, params)
-        metrics['gradient_norm'] = optax.global_norm(gradients)
+        metrics['gradient_norm'] = optax.tree.norm(gradients)
         variables = {'params': optax.apply_updates(params, updates), 'batch_stats': stats}
         return TrainState(state.step + 1, variables, optimizer), metrics
 

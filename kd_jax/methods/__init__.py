@@ -42,8 +42,16 @@ class Method(NamedTuple):
 
 
 def load(name: str) -> Callable[..., Method]:
-    """The `make` of kd_jax/methods/NAME.py; ValueError naming the methods for an unknown one."""
+    """The `make` of kd_jax/methods/NAME.py, or of your own module where the name has a dot.
+
+    Raises ValueError naming the known methods for an unknown one.
+    """
+    if '.' in name:
+        return import_module(name).make
     known = [module.name for module in pkgutil.iter_modules(__path__)]
     if name not in known:
-        raise ValueError(f'method.name={name!r}: known methods are {", ".join(known)}')
+        raise ValueError(
+            f'method.name={name!r}: known methods are {", ".join(known)}; your own is named by its '
+            'module, as in my_package.my_method'
+        )
     return import_module(f'{__name__}.{name}').make

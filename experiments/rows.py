@@ -1,0 +1,109 @@
+"""Rows of a table, trained for several seeds, resumable row by row, as mean ± std.
+
+A row is a config; a trained row is a run directory, so started again only what is missing is
+trained. Results are written after every run.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from kd_jax import data, main, runs, train
+
+METRICS = ('mAP', 'rank-1')
+SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds, separated by commas.')
+ONLY = flags.DEFINE_list('rows', [], 'Only these rows of the table; all without it.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Where the runs go.', required=True)
+CONFIG = config_flags.DEFINE_config_file('config', None, 'A umts config.')
+
+Row = Callable[[ConfigDict], ConfigDict]
+Table = dict[str, dict[int, dict]]  # row -> seed -> summary of its student
+
+
+def supervised_of(config: ConfigDict) -> ConfigDict:
+    """The same student, data and schedule without distillation."""
+    plain = config.copy_and_resolve_references()
+    kept = ('feature', 'label_smoothing', 'margin')
+    objective = {key: config.method[key] for key in kept}
+    plain.method = ConfigDict({'name': 'supervised', 'reads': 'singles', **objective})
+    plain.teachers = {}
+    return plain
+
+
+def run(rows: dict[str, Row], workdir: Path) -> Table:
+    """Train every row for every seed; the table of what was found."""
+    rows = {name: row for name, row in rows.items() if not ONLY.value or name in ONLY.value}
+    found: Table = {name: {} for name in rows}
+    dataset = data.load(**CONFIG.value.data)
+    for seed in map(int, SEEDS.value):
+        for name, row in rows.items():
+            config = CONFIG.value.copy_and_resolve_references()
+            config.seed = seed
+            if config.teachers:
+                config.teachers.teacher.seed = seed
+            found[name][seed] = trained(row(config), workdir / f'seed{seed}' / slug(name), dataset)
+            write(found, workdir)
+    return found
+
+
+def trained(config: ConfigDict, path: Path, dataset: data.Dataset) -> dict:
+    """The summary of a row's student; trains it if it is not finished."""
+    logging.info('row %s', path)
+    started = time.perf_counter()
+    was = runs.result_of(path)
+    found = train.run(config, path, dataset if 'teachers' not in path.parts else None)['student']
+    if was is None:
+        found['seconds'] = round(time.perf_counter() - started, 1)
+        jax.clear_caches()
+    return found
+
+
+def slug(name: str) -> str:
+    """A row's name as the name of its directory."""
+    return ''.join(c if c.isalnum() else '_' for c in name.lower()).strip('_')
+
+
+def write(found: Table, workdir: Path) -> None:
+    """Keep what was found until now."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / 'table.json').write_text(json.dumps(found, indent=1) + '\n')
+
+
+def text(found: Table, baseline: str, paper: dict[str, tuple] | None = None) -> str:
+    """A Markdown table: mAP and rank-1 as mean ± std over seeds, and the paired gain in mAP."""
+    head = ['scheme', 'seeds', *METRICS, f'mAP − {baseline}, paired']
+    head += ['paper: rank-1 / mAP'] if paper else []
+    lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
+    for name, seeds in found.items():
+        cells = [name, str(len(seeds)), *(spread([s[m] for s in seeds.values()]) for m in METRICS)]
+        cells.append(gain(seeds, found.get(baseline, {})))
+        if paper:
+            cells.append(' / '.join(map(str, paper.get(name, ('–',)))))
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def spread(values: list[float], signed: bool = False) -> str:
+    """Percent, mean ± sample std."""
+    values = 100 * np.array(values)
+    std = f' ± {values.std(ddof=1):.1f}' if len(values) > 1 else ''
+    return f'{values.mean():{"+" if signed else ""}.1f}{std}'
+
+
+def gain(seeds: dict[int, dict], baseline: dict[int, dict]) -> str:
+    """The gain over the baseline of the same seed."""
+    both = [seed for seed in seeds if seed in baseline]
+    pairs = [seeds[seed]['mAP'] - baseline[seed]['mAP'] for seed in both]
+    return spread(pairs, signed=True) if pairs else '–'
+
+
+def start(application: Callable[[list], None]) -> None:
+    """Run an experiment as the command line does."""
+    flags.mark_flag_as_required('config')
+    main.start(application)
