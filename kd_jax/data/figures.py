@@ -28,7 +28,7 @@ MARK_HEIGHT = 0.145  # half the height of a mark, in figure heights
 COAT_MARK, TROUSER_MARK = 0.37, 0.76  # where the middle of a mark is, in figure heights
 TILT = np.deg2rad(14)  # the most by which a person's own hand tilts all marks
 SIZE = 0.85, 1.1  # the least and the most by which a person's own hand scales all marks
-SHADE = 0.6  # light at the rim of a figure, where 1 is light at its middle
+SHADE = 0.8  # light at the rim of a figure, where 1 is light at its middle
 SKIN = np.array((214, 168, 138)) / 255
 INKS = np.array(  # far from one another, and from every outfit
     [(245, 245, 240), (250, 205, 30), (225, 45, 40), (35, 190, 225), (60, 195, 70), (220, 80, 200)]
