@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kd_jax.data import images
+from kd_jax.data import cache, images
 from kd_jax.data.records import DataError, from_rows
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def cached(home, opened=None, **options):
         return Image.open(home / path)
 
     options = {'split': 'train', 'home': home, **SIZE, **options}
-    return images.cached(records_of(home), open_image, **options)
+    return cache.cached(records_of(home), open_image, **options)
 
 
 def streamed(home, **options):
@@ -151,7 +151,7 @@ def test_missing_file_is_not_skipped(home, make):
     options = {'split': 'train', **SIZE, 'on_bad_image': 'skip'}
     if make is cached:
         options['home'] = None
-    function = getattr(images, make.__name__)
+    function = {'cached': cache.cached, 'streamed': images.streamed}[make.__name__]
     with pytest.raises(DataError, match=r'9\.jpg: .*No such file'):
         function(records, lambda path: Image.open(home / path), **options)
 
@@ -211,7 +211,7 @@ def test_cache_of_packed_images_notices_a_changed_pack(home):
     for size in 0, 0, 1:
         pack.write_bytes(bytes(size))
         os.utime(pack, ns=(1, 1))
-        images.cached(records, open_cell, split='train', home=home, **SIZE)
+        cache.cached(records, open_cell, split='train', home=home, **SIZE)
     assert len(opened) == 2
 
 
@@ -223,7 +223,7 @@ def test_cache_dir(home, tmp_path):
 
 def test_without_a_home_pixels_stay_in_memory(home, tmp_path):
     options = {'split': 'train', 'home': None, 'cache_dir': str(tmp_path / 'cache'), **SIZE}
-    _, pixels = images.cached(records_of(home), lambda path: Image.open(home / path), **options)
+    _, pixels = cache.cached(records_of(home), lambda path: Image.open(home / path), **options)
     np.testing.assert_array_equal(pixels.array, cached(home)[1].array)
     assert not (tmp_path / 'cache').exists()
 
@@ -244,7 +244,7 @@ def test_broken_cache_is_made_again(home):
 KILLED = """
 import os, pathlib, sys
 from PIL import Image
-from kd_jax.data import images, records
+from kd_jax.data import cache, images, records
 images.BLOCK = 2
 home = pathlib.Path(sys.argv[1])
 def open_image(path):
@@ -253,7 +253,7 @@ def open_image(path):
     return Image.open(home / path)
 rows = records.from_rows([(f'{i}.jpg', i, 0, 0, 0) for i in range(5)])
 size = {'height': 12, 'width': 6, 'channels': 3}
-images.cached(rows, open_image, split='train', home=home, **size)
+cache.cached(rows, open_image, split='train', home=home, **size)
 """
 
 
@@ -273,7 +273,7 @@ def test_temporary_files_of_the_living_and_of_other_machines_stay(home):
     folder.mkdir()
     mine, theirs, old = (
         folder / f'train-0.npy.{host}.kd_jax'
-        for host in (f'{images.HOST}-{os.getppid()}', 'else-where-1', 'else-where-2')
+        for host in (f'{cache.HOST}-{os.getppid()}', 'else-where-1', 'else-where-2')
     )
     for part in mine, theirs, old:
         part.touch()

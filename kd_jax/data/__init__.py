@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kd_jax.data.images import Pixels, cached, streamed
+from kd_jax.data.cache import cached
+from kd_jax.data.images import Pixels, streamed
 from kd_jax.data.records import DISTRACTOR, DataError, Records, Source, fingerprint
 
 FEEDS = 'stream', 'cached', 'device'

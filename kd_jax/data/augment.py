@@ -71,11 +71,14 @@ def normalise(
     std: Sequence[float] = IMAGENET_STD,
 ) -> Float[Array, '*b h w c']:
     """(pixel / 255 - mean) / std per channel; grey images take the mean of the three numbers."""
-    channels = images.shape[-1]
-    mean, std = (
-        jnp.array(v) if len(v) == channels else jnp.mean(jnp.array(v)) for v in (mean, std)
-    )
+    mean, std = (_per_channel(values, images.shape[-1]) for values in (mean, std))
     return (images.astype(jnp.float32) / 255.0 - mean) / std
+
+
+def _per_channel(values: Sequence[float], channels: int) -> Float[Array, 'c'] | Float[Array, '']:
+    """A number per channel; grey images take the mean of the three."""
+    values = jnp.array(values, jnp.float32)
+    return values if len(values) == channels else values.mean()
 
 
 def _place(key, *, size, crop, pad, crop_probability, flip):
@@ -141,7 +144,7 @@ def _erased(images, keys, *, probability, area, aspect, fill) -> Float[Array, 'b
     inside = jax.vmap(
         partial(_rectangle, size=size, probability=probability, area=area, aspect=aspect)
     )(keys)
-    return jnp.where(inside[..., None], jnp.asarray(fill, images.dtype), images)
+    return jnp.where(inside[..., None], _per_channel(fill, images.shape[-1]), images)
 
 
 def _rectangle(key, *, size, probability, area, aspect) -> Bool[Array, 'h w']:

@@ -18,8 +18,6 @@ from PIL import Image
 from kd_jax.data import figures, records
 
 CHUNK = 64  # images rendered at a time
-SAMPLES = 2  # looks into one pixel, down and across, whose mean it shows
-FILL = 0.95  # height of a figure of scale 1, in image heights
 EXPOSURE = 0.75, 1.1  # light in the darkest and in the brightest camera
 CAST = 0.1  # the most by which a camera's red, green or blue leaves its exposure, as a logarithm
 BLUR = 0.02, 0.2  # what a pixel takes from each neighbour in the sharpest and dullest camera
@@ -33,6 +31,7 @@ SHIFT_JITTER = 0.02  # deviation of a figure's place, in image sizes
 NOISE = 0.02  # deviation of a pixel
 OCCLUDED = 0.2  # share of images in which a box stands before the figure
 OCCLUDER = 0.2, 0.45  # shortest and longest side of that box, in image sizes
+OCCLUDER_PLACE = 0.2, 0.8  # where the middle of that box may be, in image sizes
 WALL = 12, 6  # patches of a background, down and across
 WALL_GREY = 0.3, 0.7  # mean of the darkest and of the brightest camera's background
 WALL_TINT = 0.1  # the most by which red, green or blue of a background leaves that mean
@@ -78,30 +77,37 @@ def read(
     """
     counts = (train_identities, test_identities, tracklets, frames, height, width)
     _check(counts, cameras, tracklets * frames)
-    streams = np.random.default_rng(seed).spawn(6)
-    people = figures.draw_identities(train_identities + test_identities, streams[0])
-    places = _draw_cameras(cameras, streams[1])
-    shots = _draw_shots(len(people.outfits), tracklets, frames, places, streams[2])
-    asked = _draw_queries(len(people.outfits), cameras, tracklets * frames, streams[3])
+    count = train_identities + test_identities
+    people = draw_people(seed, count)
+    places = _draw_cameras(cameras, _stream(seed, 1))
+    shots = _draw_shots(count, tracklets, frames, places, _stream(seed, 2))
+    asked = _draw_queries(count, cameras, tracklets * frames, _stream(seed, 3))
     known = shots.who < train_identities
     parts = {'train': known, 'query': ~known & asked, 'gallery': ~known & ~asked}
     splits = {name: Shots(*(column[rows] for column in shots)) for name, rows in parts.items()}
-    columns = {name: _records(name, split) for name, split in splits.items()}
+    columns = {name: _records(name, split, (cameras, tracklets)) for name, split in splits.items()}
 
     def render(name: str) -> UInt8[np.ndarray, 'n h w 3']:
-        noise = np.random.default_rng([seed, list(splits).index(name)])
-        return _render(people, places, splits[name], (height, width), noise)
+        rng = _stream(seed, 4 + list(splits).index(name))
+        return _render(people, places, splits[name], (height, width), rng)
 
     return records.Source(**columns, open=_opener(columns, render), home=None)
+
+
+def draw_people(seed: int, count: int) -> figures.Identities:
+    """Who identities 1 to `count` are, in the data set of that seed with that many in all."""
+    return figures.draw_identities(count, _stream(seed, 0))
+
+
+def _stream(seed: int, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, number])
 
 
 def _check(counts: tuple[int, ...], cameras: int, images: int) -> None:
     if cameras < 2:
         raise ValueError(f'cameras={cameras}: the Market rule needs two, a match is of another one')
-    if images < 2:
-        raise ValueError('tracklets * frames must be two or more: a query is not in the gallery')
-    if min(counts) < 1:
-        raise ValueError('the counts and sizes of a carousel must be one or more')
+    if min(counts) < 1 or images < 2:
+        raise ValueError('counts and sizes must be 1 or more, and tracklets * frames 2 or more')
 
 
 def _draw_cameras(count: int, rng: np.random.Generator) -> Cameras:
@@ -123,10 +129,10 @@ def _draw_shots(
     people: int, tracklets: int, frames: int, places: Cameras, rng: np.random.Generator
 ) -> Shots:
     """Everyone before every camera; in a tracklet one turns on, this way or that way."""
-    grid = people, len(places.yaw), tracklets, frames
-    who, camera, tracklet, frame = np.indices(grid)
-    middle = rng.uniform(-YAW_SPREAD, YAW_SPREAD, grid[:3])[..., None]
-    way = rng.choice((-1, 1), grid[:3])[..., None]
+    grid = people, len(places.yaw), tracklets
+    who, camera, tracklet, frame = np.indices((*grid, frames))
+    middle = rng.uniform(-YAW_SPREAD, YAW_SPREAD, grid)[..., None]
+    way = rng.choice((-1, 1), grid)[..., None]
     yaw = places.yaw[camera] + middle + way * YAW_STEP * (frame - (frames - 1) / 2)
     return Shots(*(column.ravel() for column in (who, camera, tracklet, frame, yaw)))
 
@@ -139,11 +145,17 @@ def _draw_queries(
     return (picked == np.arange(images)).ravel()
 
 
-def _records(name: str, shots: Shots) -> records.Records:
-    """The columns of a split; identities count from 1, as 0 is a distractor."""
-    numbers = np.stack((shots.who + 1, *shots[1:4]), axis=1).tolist()
-    names = [f'{name}/{i:04d}_c{c}_t{t}_f{f}.png' for i, c, t, f in numbers]
-    return records.from_rows([(path, *row) for path, row in zip(names, numbers)])
+def _records(name: str, shots: Shots, grid: tuple[int, int]) -> records.Records:
+    """The columns of a split; identities count from 1, as 0 is a distractor.
+
+    No two tracklets have the same number; in the name of a path a tracklet counts from 0 for each
+    identity and camera.
+    """
+    who, camera, tracklet, frame = shots[:4]
+    unique = (who * grid[0] + camera) * grid[1] + tracklet
+    numbers = np.stack((who + 1, camera, tracklet, frame), axis=1).tolist()
+    paths = np.array([f'{name}/{i:04d}_c{c}_t{t}_f{f}.png' for i, c, t, f in numbers])
+    return records.Records(paths, who + 1, camera, unique, frame)
 
 
 def _opener(
@@ -156,7 +168,7 @@ def _opener(
 
     def open_image(path: str) -> Image.Image:
         if path not in rows:
-            raise records.DataError(f'{path} is no image of this carousel: take one of its paths')
+            raise records.DataError(f'{path!r} is no image of this carousel: take one of its paths')
         with lock:  # else several threads would each render the split
             images = render(path.split('/')[0])
         return Image.fromarray(images[rows[path]])
@@ -192,16 +204,12 @@ def _photograph(
 ) -> UInt8[np.ndarray, 'n h w 3']:
     """One image of each figure, by the camera of the same row."""
     n = len(who)
-    down, across = ((np.arange(side * SAMPLES) + 0.5) / (side * SAMPLES) for side in size)
-    scene = _walls(camera.walls, down, across, rng)
-    scale = (camera.scale * np.exp(SCALE_JITTER * rng.standard_normal(n)))[:, None]
-    middle = 0.5 + SHIFT_JITTER * rng.standard_normal((2, n, 1))
-    x = ((across - middle[1]) / scale).astype(np.float32)
-    y = ((down - middle[0]) / scale / FILL + 0.5).astype(np.float32)
-    bodies, seen = figures.look(skins, who, yaw.astype(np.float32), x, y)
-    scene = np.where(seen[..., None], bodies, scene)
-    scene = _occlude(scene, down, across, rng)
-    image = scene.reshape(n, size[0], SAMPLES, size[1], SAMPLES, 3).mean((2, 4))
+    down, across = ((np.arange(side) + 0.5) / side for side in size)
+    scale = camera.scale * np.exp(SCALE_JITTER * rng.standard_normal(n))
+    middle = 0.5 + SHIFT_JITTER * rng.standard_normal((2, n))
+    colours, cover = figures.portray(skins, who, yaw, scale, middle, size)
+    walls = _walls(camera.walls, down, across, rng)
+    image = _occlude(colours + (1 - cover) * walls, down, across, rng)
     light = camera.light * np.exp(
         EXPOSURE_JITTER * rng.standard_normal((n, 1)) + CAST_JITTER * rng.standard_normal((n, 3))
     )
@@ -231,10 +239,10 @@ def _occlude(
 ) -> Float[np.ndarray, 'n h w 3']:
     """A box of some colour before a share of the scenes."""
     n = len(scene)
-    middle, half = rng.uniform(0.2, 0.8, (2, n, 1)), rng.uniform(*OCCLUDER, (2, n, 1)) / 2
+    middle, sides = (rng.uniform(*range_, (2, n, 1)) for range_ in (OCCLUDER_PLACE, OCCLUDER))
     colour = rng.random((n, 1, 1, 3), np.float32)
     hit = rng.random((n, 1, 1, 1)) < OCCLUDED
-    row, column = (np.abs(z - m) < h for z, m, h in zip((down, across), middle, half))
+    row, column = (np.abs(z - m) < s / 2 for z, m, s in zip((down, across), middle, sides))
     return np.where(hit & row[:, :, None, None] & column[:, None, :, None], colour, scene)
 
 
@@ -244,8 +252,7 @@ def _blur(
     """A three-tap blur, down and across."""
     weight = weight.astype(np.float32)[:, None, None, None]
     for axis in (1, 2):
-        edges = [(1, 1) if axis == k else (0, 0) for k in range(4)]
-        padded = np.pad(images, edges, 'edge')
-        before, after = (np.take(padded, np.arange(images.shape[axis]) + k, axis) for k in (0, 2))
+        place = np.arange(images.shape[axis])
+        before, after = (images.take((place + k).clip(0, place[-1]), axis) for k in (-1, 1))
         images = (1 - 2 * weight) * images + weight * (before + after)
     return images

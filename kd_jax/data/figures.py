@@ -28,6 +28,8 @@ MARK_HEIGHT = 0.145  # half the height of a mark, in figure heights
 COAT_MARK, TROUSER_MARK = 0.37, 0.76  # where the middle of a mark is, in figure heights
 TILT = np.deg2rad(14)  # the most by which a person's own hand tilts all marks
 SIZE = 0.85, 1.1  # the least and the most by which a person's own hand scales all marks
+SAMPLES = 2  # points looked at in a pixel, down and across, whose mean it shows
+FILL = 0.95  # height of a figure of scale 1, in image heights
 SHADE = 0.8  # light at the rim of a figure, where 1 is light at its middle
 SKIN = np.array((214, 168, 138)) / 255
 INKS = np.array(  # far from one another, and from every outfit
@@ -74,7 +76,10 @@ class Identities(NamedTuple):
 
 def draw_identities(count: int, rng: np.random.Generator) -> Identities:
     """That many different people; no two of them share both outfit and code."""
-    numbers = rng.choice(len(OUTFITS) * VALUES**SIDES, count, replace=False)
+    most = len(OUTFITS) * VALUES**SIDES
+    if count > most:
+        raise ValueError(f'carousel: {count} identities, but only {most} differ')
+    numbers = rng.choice(most, count, replace=False)
     outfits, codes = np.divmod(numbers, VALUES**SIDES)
     codes = codes[:, None] // VALUES ** np.arange(SIDES) % VALUES
     return Identities(outfits, codes, rng.uniform(-TILT, TILT, count), rng.uniform(*SIZE, count))
@@ -137,17 +142,40 @@ def _inked(
     return inside & glyphs[shape[:, None], row.clip(0, cells - 1), column.clip(0, cells - 1)]
 
 
-def look(
+def portray(
     skins: Float[np.ndarray, 'i rows columns 3'],
     who: Int[np.ndarray, 'n'],
     yaw: Float[np.ndarray, 'n'],
-    across: Float[np.ndarray, 'n w'],
-    down: Float[np.ndarray, 'n h'],
-) -> tuple[Float[np.ndarray, 'n h w 3'], Bool[np.ndarray, 'n h w']]:
-    """Colours of figures turned by `yaw` (0 shows the front), and where there is a figure.
+    scale: Float[np.ndarray, 'n'],
+    middle: Float[np.ndarray, '2 n'],
+    size: tuple[int, int],
+) -> tuple[Float[np.ndarray, 'n h w 3'], Float[np.ndarray, 'n h w 1']]:
+    """What figures give to the colour of each pixel, and how much of the pixel they cover.
 
-    `across` is 0 at a figure's axis and counts in image widths of scale 1; `down` is 0 at the
-    top and 1 at the toes.
+    `yaw` turns a figure (0 shows its front); `middle` is where its middle is, down and across in
+    image sizes; `size` is the height and the width of the images.
+    """
+    y, x = (
+        ((np.arange(side * SAMPLES) + 0.5) / (side * SAMPLES) - place[:, None]) / scale[:, None]
+        for side, place in zip(size, middle)
+    )
+    y, x, yaw = (z.astype(np.float32) for z in (y / FILL + 0.5, x, yaw))
+    samples = _look(skins, who, yaw, y, x)
+    corners = np.ndindex(SAMPLES, SAMPLES)
+    pixels = sum(samples[:, row::SAMPLES, column::SAMPLES] for row, column in corners)
+    return pixels[..., :3] / SAMPLES**2, pixels[..., 3:] / SAMPLES**2
+
+
+def _look(
+    skins: Float[np.ndarray, 'i rows columns 3'],
+    who: Int[np.ndarray, 'n'],
+    yaw: Float[np.ndarray, 'n'],
+    down: Float[np.ndarray, 'n y'],
+    across: Float[np.ndarray, 'n x'],
+) -> Float[np.ndarray, 'n y x 4']:
+    """Colour and presence of a figure at points: upright cylinders, lit from the camera.
+
+    `down` is 0 at a figure's top and 1 at its toes; `across` is 0 at its axis.
     """
     rows = np.floor(down * ROWS).astype(np.int32).clip(0, ROWS - 1)
     width = np.array(WIDTHS, np.float32)[_parts()][rows]
@@ -157,5 +185,5 @@ def look(
     turn = (np.arcsin(place) + yaw[:, None, None]) / (2 * np.pi) + 0.5 / SIDES
     columns = np.floor(turn * COLUMNS).astype(np.int32) % COLUMNS
     texels = (who[:, None, None] * ROWS + rows[:, :, None]) * COLUMNS + columns
-    light = SHADE + (1 - SHADE) * np.sqrt(1 - place**2)
-    return skins.reshape(-1, 3)[texels] * light[..., None], seen
+    light = seen * (SHADE + (1 - SHADE) * np.sqrt(1 - place**2))
+    return np.concatenate((skins.reshape(-1, 3)[texels] * light[..., None], seen[..., None]), -1)

@@ -1,30 +1,22 @@
-"""The pixels of a split: decoded whenever they are asked for, or once, into a cache."""
+"""The pixels of a split, decoded with Pillow whenever they are asked for."""
 
-import contextlib
-import json
-import os
-import platform
 import struct
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from kd_jax.data.records import DataError, Records, fingerprint, select
+from kd_jax.data.records import DataError, Records, select
 
 MODES = {1: 'L', 3: 'RGB'}
 ON_BAD_IMAGE = 'error', 'skip'
 BLOCK = 256  # images decoded between two looks at the clock
 SECONDS = 5  # between two lines of progress
-HOST = platform.node().replace('.', '_')
-DECODER = 1  # part of a cache's name: count up when `decode` gives other pixels
 # What Pillow raises on files that are damaged or no images.
 DAMAGE = OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError
 
@@ -75,12 +67,12 @@ def streamed(
     `on_bad_image='skip'` decodes everything once at first, and leaves bad images out of the
     records. With 'error', a bad image raises ImageError when it is read.
     """
-    _check(channels, on_bad_image)
+    check(channels, on_bad_image)
     shape = height, width, channels
-    one = _reader(open, shape)
+    one = reader(open, shape)
     if on_bad_image == 'skip':
-        bad = _sweep(records, one, split, skip=True, store=lambda block: None)
-        records = _without(records, bad, split, on_bad_image)
+        bad = sweep(records, one, split, skip=True, store=lambda block: None)
+        records = without(records, bad, split, on_bad_image)
     pool = ThreadPoolExecutor()
 
     def read(rows):
@@ -92,43 +84,7 @@ def streamed(
     return records, Pixels(read, None)
 
 
-def cached(
-    records: Records,
-    open: Callable[[str], Image.Image],
-    *,
-    split: str,
-    home: Path | None,
-    cache_dir: str = '',
-    height: int,
-    width: int,
-    channels: int,
-    on_bad_image: str = 'error',
-) -> tuple[Records, Pixels]:
-    """Records and pixels that are decoded once, into a file that later runs map into memory.
-
-    The file is `split`-KEY.npy in `cache_dir` or else `home`/.kd_jax, where KEY changes with the
-    names, sizes and times of the images' files and with the shape. Without a home there are no
-    files to tell a stale cache by, and the pixels stay in memory. Raises ImageError for the first
-    bad image, or leaves them all out with `on_bad_image='skip'`; DataError if the cache cannot be
-    written.
-    """
-    _check(channels, on_bad_image)
-    shape = height, width, channels
-    sweep = partial(_sweep, records, _reader(open, shape), split, skip=on_bad_image == 'skip')
-    if home is None:
-        blocks = [np.empty((0, *shape), np.uint8)]
-        bad = sweep(store=blocks.append)
-        array = np.concatenate(blocks)
-    else:
-        folder = Path(cache_dir).expanduser() if cache_dir else home / '.kd_jax'
-        file = folder / f'{split}-{_key(records, home, shape)}.npy'
-        _clean(folder)
-        array, bad = _load(file) or _write(file, len(records.paths), shape, sweep)
-    records = _without(records, bad, split, on_bad_image)
-    return records, Pixels(lambda rows: array[rows], array)
-
-
-def _check(channels: int, on_bad_image: str) -> None:
+def check(channels: int, on_bad_image: str) -> None:
     """Raises ValueError for settings that are not among the choices."""
     if channels not in MODES:
         raise ValueError(f'channels={channels!r}: choose 3 (RGB) or 1 (gray)')
@@ -136,7 +92,7 @@ def _check(channels: int, on_bad_image: str) -> None:
         raise ValueError(f'on_bad_image={on_bad_image!r}: choose one of {", ".join(ON_BAD_IMAGE)}')
 
 
-def _reader(open: Callable[[str], Image.Image], shape: tuple[int, ...]) -> Callable:
+def reader(open: Callable[[str], Image.Image], shape: tuple[int, ...]) -> Callable:
     """A function that decodes the image at a path, its errors naming that path."""
     height, width, channels = shape
 
@@ -152,7 +108,7 @@ def _reader(open: Callable[[str], Image.Image], shape: tuple[int, ...]) -> Calla
     return one
 
 
-def _sweep(
+def sweep(
     records: Records, one: Callable, split: str, *, skip: bool, store: Callable
 ) -> dict[str, str]:
     """Decodes every image, hands the good ones to `store` by blocks, returns the bad ones' causes.
@@ -192,7 +148,7 @@ def _report(split: str, done: int, total: int, seconds: float) -> None:
         logging.log_every_n_seconds(logging.INFO, text, SECONDS, *line[1:])
 
 
-def _without(records: Records, bad: dict[str, str], split: str, on_bad_image: str) -> Records:
+def without(records: Records, bad: dict[str, str], split: str, on_bad_image: str) -> Records:
     """The records without the bad images, each of which is logged; raises if bad is an error."""
     if not bad:
         return records
@@ -202,70 +158,3 @@ def _without(records: Records, bad: dict[str, str], split: str, on_bad_image: st
         logging.warning('%s: leaving out %s: %s', split, path, cause)
     logging.warning('%s: left out %d of %d images', split, len(bad), len(records.paths))
     return select(records, ~np.isin(records.paths, list(bad)))
-
-
-def _key(records: Records, home: Path, shape: tuple[int, ...]) -> str:
-    """A fingerprint of the images' names, their files' sizes and times, and the pixels' shape."""
-    files = [home / path for path in records.paths.tolist()]
-    if files and not files[0].exists():  # packed into one file: then any file there may be it
-        files = sorted(file for file in home.iterdir() if file.is_file() and file.name[0] != '.')
-    stamps = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, files)]
-    return fingerprint('\n'.join(records.paths.tolist()), str(stamps), *shape, DECODER)
-
-
-def _load(file: Path) -> tuple[np.ndarray, dict[str, str]] | None:
-    """The pixels of a cache, and the causes of the images it is without; None without a cache."""
-    try:
-        bad = json.loads(file.with_suffix('.json').read_text())
-        return np.asarray(np.load(file, mmap_mode='r')), bad  # np.memmap itself indexes slowly
-    except (OSError, ValueError, EOFError):
-        return None
-
-
-def _write(file: Path, count: int, shape: tuple[int, ...], sweep: Callable) -> tuple:
-    """Decodes `count` images into a cache that has its name only once it is whole, and loads it."""
-    part = file.with_name(f'{file.name}.{HOST}-{os.getpid()}.kd_jax')
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open('wb') as out:
-            _write_header(out, count, shape)
-            bad = sweep(store=out.write)
-            out.seek(0)
-            _write_header(out, count - len(bad), shape)
-        file.with_suffix('.json').write_text(json.dumps(bad, indent=1))
-        part.replace(file)
-        return _load(file)
-    except OSError as error:
-        raise DataError(
-            f'{file.parent}: cannot hold the decoded images ({error}); set '
-            '--config.data.cache_dir=DIR to a folder that can, or --config.data.feed=stream'
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
-def _write_header(out: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
-    """The head of a .npy file; NumPy pads it so that its length is the same for any count."""
-    head = {'descr': '|u1', 'fortran_order': False, 'shape': (count, *shape)}
-    np.lib.format.write_array_header_1_0(out, head)
-
-
-def _clean(folder: Path) -> None:
-    """Deletes what killed runs left half-written in a folder of caches."""
-    for part in folder.glob('*.npy.*-*.kd_jax'):
-        with contextlib.suppress(OSError):  # another run cleans too, or the folder is read-only
-            if _abandoned(part):
-                part.unlink()
-
-
-def _abandoned(part: Path) -> bool:
-    """Whether nobody writes this file now: its process is dead, or elsewhere and idle for a day."""
-    host, _, process = part.stem.rpartition('.')[2].rpartition('-')
-    if host != HOST:
-        return time.time() - part.stat().st_mtime > 24 * 3600
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    return int(process) == os.getpid()  # an earlier process's number: this one has begun nothing
