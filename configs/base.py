@@ -119,7 +119,7 @@ def check(variant: str, *known: str) -> None:
 
 
 def _number(value: float):
-    """A number that may also be None, on the command line too."""
+    """A number, in whose place a config may put None and the command line a number again."""
     field = config_dict.placeholder(float)
     field.set(value)
     return field

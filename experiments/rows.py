@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from kd_jax import data, main, runs, train
+from kd_jax import command, data, runs, train
 
 METRICS = ('mAP', 'rank-1')
 SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds, separated by commas.')
@@ -106,4 +106,4 @@ def gain(seeds: dict[int, dict], baseline: dict[int, dict]) -> str:
 def start(application: Callable[[list], None]) -> None:
     """Run an experiment as the command line does."""
     flags.mark_flag_as_required('config')
-    main.start(application)
+    command.start(application)

@@ -1,18 +1,18 @@
 """Embed the query and the gallery and rank them: python -m kd_jax.evaluate --run=DIR."""
 
-import re
+import argparse
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict, config_flags
 
-from kd_jax import checkpoints, data, parallel, recipes, runs, trees
+from kd_jax import checkpoints, command, data, parallel, recipes, runs, trees
 from kd_jax.data import Dataset, Split, augment, pipeline, sampling
 from kd_jax.methods import Method
 from kd_jax.retrieval import ranking
@@ -124,22 +124,24 @@ def main() -> None:
     """The command line: --run=DIR [--checkpoint=last|best] [--config.evaluate.KEY=VALUE]."""
     flags.DEFINE_string('run', None, 'The run to score again.', required=True)
     flags.DEFINE_enum('checkpoint', 'last', checkpoints.WHICH, 'Which of its checkpoints.')
-    given = next((a.split('=', 1)[1] for a in sys.argv if re.match('--?run=', a)), None)
-    config = ConfigDict() if given is None else _config_or_exit(Path(given))
-    changed = config_flags.DEFINE_config_dict('config', config)
+    changed = config_flags.DEFINE_config_dict('config', _config_of_flag())
 
     def scored(_):
         path = Path(flags.FLAGS.run)
         print(table({path.name: run(path, changed.value, flags.FLAGS.checkpoint)}))
 
-    app.run(scored)
+    command.start(scored)
 
 
-def _config_or_exit(path: Path) -> ConfigDict:
+def _config_of_flag() -> ConfigDict:
+    """The config of the run that the command line names, which the other flags may change."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('--run', '-run', type=Path)
+    run = parser.parse_known_args()[0].run
     try:
-        return runs.config_of(path)
+        return ConfigDict() if run is None else runs.config_of(run)
     except runs.RunError as error:
-        sys.exit(f'kd_jax.evaluate: {error}')
+        sys.exit(f'kd_jax: {error}')
 
 
 if __name__ == '__main__':

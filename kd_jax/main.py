@@ -1,12 +1,11 @@
 """Train or score a config: python -m kd_jax.main --config=configs/umts_cuhk03.py."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
-import jax
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
+
+from kd_jax import command
 
 
 def main() -> None:
@@ -34,16 +33,7 @@ def main() -> None:
         print(evaluate.table(results))
         print(f'run directory: {path}')
 
-    start(run)
-
-
-def start(application: Callable[[list], None]) -> None:
-    """Run an application with flags, log lines of kd_jax, and compiled programs kept on disk."""
-    logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().addFilter(lambda record: 'kd_jax' in record.pathname)
-    cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache/kd_jax'))
-    jax.config.update('jax_compilation_cache_dir', cache)
-    app.run(application)
+    command.start(run)
 
 
 if __name__ == '__main__':

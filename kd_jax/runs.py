@@ -31,8 +31,8 @@ def start(run: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
         versions['python'] = platform.python_version()
         write_json(run / 'config.json', wanted | {'versions': versions})
         return
-    found = _read(run / 'config.json')
-    found.pop('versions')
+    found = _locked(run)
+    found.pop('versions', None)
     differences = _differences(_flat(found), _flat(wanted))
     if differences:
         raise RunError(
@@ -87,7 +87,7 @@ def _replace(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -97,7 +97,10 @@ def _read(path: Path) -> dict:
 def _locked(run: Path) -> dict:
     if not (run / 'config.json').exists():
         raise RunError(f'{run} is no run: it has no config.json')
-    return _read(run / 'config.json')
+    found = _read(run / 'config.json')
+    if not isinstance(found, dict) or not {'config', 'classes', 'data'} <= set(found):
+        raise RunError(f'{run} is no run of kd_jax: its config.json is of something else')
+    return found
 
 
 def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:

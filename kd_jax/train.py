@@ -1,5 +1,6 @@
 """The train step, the loop and a whole run: one of each for every method."""
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -177,10 +178,11 @@ def fit(
     score = partial(evaluate.score, embedded, dataset=dataset, mesh=mesh, **config.evaluate)
     teachers = parallel.replicate(teachers, mesh)
     state = create_state(method, tx, recipes.blank_batch(config), config.seed)
-    with checkpoints.manager(workdir) as saved:
+    with checkpoints.manager(workdir) as saved, contextlib.ExitStack() as opened:
         state = parallel.replicate(restored(saved, state), mesh)
         start, summary = saved.latest_step() or 0, None
         log = Log(workdir, start, course.steps, plan(0).rows.size)
+        opened.callback(log.close)
         feed = pipeline.batches(dataset.train, plan, config.data.feed, start, course.steps, mesh)
         for number, batch in enumerate(feed, start + 1):
             state, metrics = step(state, teachers, batch)
@@ -195,7 +197,6 @@ def fit(
             if saving:
                 checkpoints.save(saved, number, items(state), summary['mAP'] if scoring else None)
                 log.restart_clock()
-        log.close()
     return summary or score(state.variables)
 
 

@@ -1,12 +1,24 @@
 """Before JAX is imported: four CPU devices, and shapes checked in every call of kd_jax."""
 
 import os
+import tempfile
 
 import jaxtyping
 
-os.environ['XLA_FLAGS'] = ' '.join(
-    [os.environ.get('XLA_FLAGS', ''), '--xla_force_host_platform_device_count=4']
-).strip()
+# Compiled programs of this session, for the processes that tests start too.
+CACHE = tempfile.TemporaryDirectory(prefix='kd_jax_tests_')
+FLAGS = (
+    '--xla_force_host_platform_device_count=4',
+    '--xla_backend_optimization_level=0',  # compiles twice as fast; no test computes for long
+)
+
+os.environ['XLA_FLAGS'] = ' '.join((os.environ.get('XLA_FLAGS', ''), *FLAGS)).strip()
+os.environ['JAX_COMPILATION_CACHE_DIR'] = CACHE.name
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 jaxtyping.install_import_hook('kd_jax', 'beartype.beartype')
+
+
+def pytest_unconfigure(config):
+    CACHE.cleanup()

@@ -68,7 +68,9 @@ def load(
     ]
     columns = [split.records for split in splits]
     _check(name, *columns)
-    return Dataset(name, *splits, fingerprint(*columns, height, width, channels))
+    made_by = sorted((key, value) for key, value in reader.items() if key != 'root')
+    content = fingerprint(*columns, height, width, channels, str(made_by))
+    return Dataset(name, *splits, content)
 
 
 def describe(dataset: Dataset) -> str:

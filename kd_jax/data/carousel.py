@@ -239,7 +239,7 @@ def _occlude(
 ) -> Float[np.ndarray, 'n h w 3']:
     """A box of some colour before a share of the scenes."""
     n = len(scene)
-    middle, sides = (rng.uniform(*range_, (2, n, 1)) for range_ in (OCCLUDER_PLACE, OCCLUDER))
+    middle, sides = (rng.uniform(*limits, (2, n, 1)) for limits in (OCCLUDER_PLACE, OCCLUDER))
     colour = rng.random((n, 1, 1, 3), np.float32)
     hit = rng.random((n, 1, 1, 1)) < OCCLUDED
     row, column = (np.abs(z - m) < s / 2 for z, m, s in zip((down, across), middle, sides))

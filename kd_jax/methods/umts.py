@@ -148,8 +148,9 @@ def terms(
 ) -> tuple[dict, dict]:
     """λ_b L_UKD^b (eq. 3), or λ_b of the plain regression (eq. 2), of each matched stage.
 
-    Diagnostics of each stage: log(d² / |θ_t|²), near -∞ where the heads have collapsed together;
-    the effective rank of θ_t over the sets; and the mean of v = log σ².
+    Diagnostics of each stage: |θ_t|², near 0 where the heads have collapsed to zero;
+    log(d² / |θ_t|²), near -∞ where the student's head says all that the teacher's does; the
+    effective rank of θ_t over the sets; and the mean of v = log σ².
     """
     weighted, log = {}, {}
     for stage, (target, prediction, log_variance, of_sets) in matched.items():
@@ -161,6 +162,7 @@ def terms(
         weighted[f'stage{stage}'] = weights[stage - 1] * loss.mean()
         everyone = partial(_gathered, axis_name=axis_name)
         norm = jnp.square(everyone(of_sets)).sum(axis=-1).mean()
+        log[f'stage{stage}_norm'] = norm
         ratio = (everyone(distance).mean() + TINY) / (norm + TINY)
         log[f'stage{stage}_log_ratio'] = jnp.log(ratio)
         log[f'stage{stage}_rank'] = effective_rank(everyone(of_sets))
