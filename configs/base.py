@@ -40,7 +40,8 @@ def supervised(name: str, **reader) -> ConfigDict:
 def umts(student: ConfigDict) -> ConfigDict:
     """UMTS as the paper has it: all five stages, and a T-net of the student's recipe."""
     student.teachers.teacher = t_net(student)
-    objective = {k: v for k, v in student.method.items() if k not in ('name', 'reads')}
+    objective = dict(student.method.items(preserve_field_references=True))
+    del objective['name'], objective['reads']
     student.method = {'name': 'umts', **objective, 'stages': (1, 2, 3, 4, 5)}
     student.method.update(weights=(0.1, 0.1, 0.1, 0.1, 0.5), reductions=(16, 16, 16, 16, 4))
     student.method.update(uncertainty=True, joint=False, teacher_reads='stacked')
@@ -58,7 +59,7 @@ def t_net(student: ConfigDict) -> ConfigDict:
     config.seed = student.get_ref('seed')
     config.data = student.data
     config.sampling.sets, config.sampling.shots = 4, student.sampling.get_ref('shots')
-    config.method.reads = 'stacked'
+    config.method.update(reads='stacked', margin=_number(student.method.margin))
     config.evaluate.shots = student.sampling.get_ref('shots')
     return config
 

@@ -75,7 +75,7 @@ def table(workdir: Path) -> dict[str, rows.Row]:
     found['UMTS(all)'] = taught(stages=(1, 2, 3, 4, 5))
     found['control: single shot'] = partial(single_shot, workdir=workdir)
     found['control: class prototypes'] = prototype
-    found['UMTS, end to end'] = joint
+    found['UMTS(all), end to end'] = joint
     return found
 
 

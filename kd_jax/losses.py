@@ -54,7 +54,7 @@ def batch_hard_triplet(
     itself = first + jnp.arange(len(labels))[:, None] == jnp.arange(len(others))[None, :]
     positive = jnp.max(jnp.where(same & ~itself, distance, 0.0), axis=1)
     negative = jnp.min(jnp.where(same, jnp.inf, distance), axis=1)
-    gap = jnp.where(jnp.isfinite(negative), positive - negative, -jnp.inf)
+    gap = positive - negative
     return jax.nn.softplus(gap) if margin is None else jax.nn.relu(margin + gap)
 
 

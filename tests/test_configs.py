@@ -280,10 +280,16 @@ def test_the_command_line_reaches_the_teacher():
 
 
 @LOADS_MODULES
-def test_a_soft_margin_becomes_a_number_on_the_command_line():
-    assert on_the_command_line('umts_carousel.py:smoke').method.margin is None
-    config = on_the_command_line('umts_carousel.py:smoke', 'method.margin=0.3')
+@pytest.mark.parametrize('name', ['supervised_carousel.py', 'umts_carousel.py:smoke'])
+def test_a_soft_margin_becomes_a_number_on_the_command_line(name):
+    assert on_the_command_line(name).method.margin is None
+    config = on_the_command_line(name, 'method.margin=0.3')
     assert config.method.margin == 0.3
+    if name.startswith('umts'):
+        assert config.teachers.teacher.method.margin is None
+        config = on_the_command_line(name, 'teachers.teacher.method.margin=0.2')
+        assert config.teachers.teacher.method.margin == 0.2
+        assert config.method.margin is None
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -1,0 +1,131 @@
+"""Imports run one way, and TensorFlow is needed by nothing but the feeds that read ahead."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = [
+    {'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
+    {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command'},
+    {'evaluate', 'logs'},
+    {'train'},
+    {'main'},
+]
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+SOURCES = {
+    path.relative_to(ROOT / 'kd_jax'): path.read_text() for path in (ROOT / 'kd_jax').rglob('*.py')
+}
+
+# As if neither TensorFlow package were installed; who looks for one is kept.
+WITHOUT_TENSORFLOW = """
+import sys
+from importlib.machinery import PathFinder
+
+asked, find = [], PathFinder.find_spec
+
+def find_spec(name, path=None, target=None):
+    if name.split('.')[0] in ('tensorflow', 'tensorflow_datasets'):
+        asked.append(name)
+        return None
+    return find(name, path, target)
+
+PathFinder.find_spec = staticmethod(find_spec)
+"""
+
+
+def imported(source):
+    """The top names of kd_jax that a source imports, wherever in it and in whatever form."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, 'relative import'
+            below = node.module == 'kd_jax'
+            names |= {f'kd_jax.{a.name}' for a in node.names} if below else {node.module}
+    return {name.split('.')[1] for name in names if name.startswith('kd_jax.')}
+
+
+def upward(module, source):
+    """What a module imports from floors above its own."""
+    return {name for name in imported(source) if FLOOR[name] > FLOOR[module]}
+
+
+def python(code, *arguments):
+    """What Python prints as its last line, in the repository's root and without TensorFlow."""
+    command = [sys.executable, '-W', 'ignore', '-c', WITHOUT_TENSORFLOW + code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_every_file_is_on_a_floor():
+    assert {path.parts[0].removesuffix('.py') for path in SOURCES} == {*FLOOR, '__init__'}
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=str)
+def test_imports_point_down(path):
+    module = path.parts[0].removesuffix('.py')
+    if module == '__init__':
+        assert not imported(SOURCES[path])
+    else:
+        assert upward(module, SOURCES[path]) == set()
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        'import kd_jax.train',
+        'import os, kd_jax.train as t',
+        'from kd_jax import losses, train',
+        'from kd_jax.train import run',
+        'def f():\n    if f:\n        from kd_jax import train',
+    ],
+)
+def test_the_walk_sees_an_upward_arrow(source):
+    assert upward('evaluate', source) == {'train'}
+    assert upward('train', source) == set()
+
+
+def test_tensorflow_is_imported_by_feeds_and_builders_only():
+    """And there only when called."""
+    for path, source in SOURCES.items():
+        tree = ast.parse(source)
+        lines = {n.lineno for n in ast.walk(tree) if 'tensorflow' in _names(n)}
+        if str(path) in ('data/pipeline.py', 'data/builders.py'):
+            lines = {node.lineno for node in tree.body if 'tensorflow' in _names(node)}
+        assert not lines, path
+
+
+def _names(node):
+    if isinstance(node, ast.Import):
+        return {alias.name.split('.')[0] for alias in node.names}
+    return {node.module.split('.')[0]} if isinstance(node, ast.ImportFrom) else set()
+
+
+def test_importing_asks_for_no_tensorflow():
+    code = 'import kd_jax.train, kd_jax.methods.umts, kd_jax.retrieval.ranking\nprint(asked)'
+    assert python(code) == '[]'
+    with pytest.raises(AssertionError, match="No module named 'tensorflow'"):
+        python('import tensorflow')
+
+
+def test_a_run_trains_to_its_end_without_tensorflow(tmp_path):
+    code = """
+import json
+from configs import supervised_carousel
+from kd_jax import train
+config = supervised_carousel.get_config('smoke')
+assert config.data.feed == 'device'
+print(json.dumps(train.run(config, sys.argv[1])))
+"""
+    result = json.loads(python(code, str(tmp_path / 'run')))
+    assert 0 < result['student']['mAP'] <= 1
+    assert json.loads((tmp_path / 'run' / 'result.json').read_text()) == result
+    rows = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+    assert json.loads(rows[-1])['step'] == 8
