@@ -97,9 +97,12 @@ def smoke(config: ConfigDict) -> ConfigDict:
 
 
 def small_umts(student: ConfigDict) -> ConfigDict:
-    """UMTS at the size of `small`; experiments/umts_small.md says what was tried."""
+    """UMTS at the size of `small`: wider heads, frozen on the teacher's side, an inflated T-net.
+
+    Trained teacher heads fall to one or two dimensions here (experiments/results/umts.md).
+    """
     config = umts(student)
-    config.method.reductions = (4, 4, 4, 4, 4)
+    config.method.update(reductions=(4, 4, 4, 4, 4), teacher_head='frozen')
     config.teachers.teacher.network.inflate = config.sampling.get_ref('shots')
     return config
 

@@ -1,7 +1,7 @@
 """Checkpoints with orbax: save, restore, and the network of a run.
 
-A step has the items `student` (what is evaluated, exported and used as a teacher), `training`
-(the rest: heads, optimizer) and `meta`.
+A step has the items `student` (what is evaluated, exported and used as a teacher) and `training`
+(the rest: heads, optimizer, step).
 """
 
 from pathlib import Path
@@ -20,6 +20,11 @@ from kd_jax.trees import Tree
 
 ITEMS = ('student', 'training')
 WHICH = ('last', 'best')
+
+# By default every device writes its slice of every array, by a program compiled for each shape.
+ocp.type_handlers.register_type_handler(
+    jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
+)
 
 
 class Restored(NamedTuple):
@@ -48,7 +53,10 @@ def manager(run: Path, create: bool = True) -> ocp.CheckpointManager:
         create=create,
         cleanup_tmp_directories=create,
     )
-    return ocp.CheckpointManager((run / 'checkpoints').absolute(), options=options)
+    handlers = {name: ocp.StandardCheckpointHandler() for name in ITEMS}
+    return ocp.CheckpointManager(
+        (run / 'checkpoints').absolute(), options=options, item_handlers=handlers
+    )
 
 
 def save(
@@ -66,16 +74,25 @@ def restore(checkpoints: ocp.CheckpointManager, step: int, items: dict[str, Any]
 
     RunError if the checkpoint holds another network.
     """
+    saved = checkpoints.item_metadata(step)
+    for name, item in items.items():
+        found, wanted = _shapes(saved[name].tree), _shapes(item)
+        for key in sorted(k for k in found | wanted if found.get(k) != wanted.get(k)):
+            raise RunError(
+                f'{checkpoints.directory}/{step} holds no such network as the config describes: '
+                f'{key} is of shape {found.get(key)} there, {wanted.get(key)} here; was its '
+                'config.json or a file of it changed?'
+            )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
     args = ocp.args.Composite(**{k: ocp.args.StandardRestore(v) for k, v in abstract.items()})
-    try:
-        restored = checkpoints.restore(step, args=args)
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f'{checkpoints.directory}/{step} holds no such network as the config describes; '
-            f'was its config.json or a file of it changed? ({error})'
-        ) from error
+    restored = checkpoints.restore(step, args=args)
     return {name: restored[name] for name in items}
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of every leaf, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(k, simple=True, separator='/'): leaf.shape for k, leaf in leaves}
 
 
 def restore_network(run: str | Path, which: str = 'last') -> Restored:

@@ -15,19 +15,11 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from kd_jax import train
+from kd_jax import checkpoints, recipes, runs, train
 
 ROOT = Path(__file__).parents[1]
 HOME = Path(tempfile.mkdtemp(prefix='kd_jax_tests_'))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-
-# What one test has compiled no other compiles again, in this process or in another.
-CACHE = {'jax_compilation_cache_dir': str(HOME / 'compiled')}
-CACHE |= {'jax_persistent_cache_min_compile_time_secs': 0}
-for option, value in CACHE.items():
-    jax.config.update(option, value)
-ENVIRONMENT = os.environ | {option.upper(): str(value) for option, value in CACHE.items()}
-ENVIRONMENT |= {'PYTHONPATH': str(ROOT)}
 
 
 def config(name: str = 'umts_carousel') -> ConfigDict:
@@ -40,6 +32,23 @@ def finished(name: str = 'umts_carousel') -> Path:
     """The directory of a finished smoke run, to be left as it is."""
     train.run(config(name), HOME / name)
     return HOME / name
+
+
+def planted(run: Path) -> dict[int, dict]:
+    """A run with two checkpoints of untrained networks, 4 the best and 8 the last.
+
+    Returns the student's variables of both.
+    """
+    locked = config('supervised_carousel')
+    runs.start(run, locked, {'classes': 8, 'data': ''})
+    network = recipes.network(locked, classes=8)
+    init = jax.jit(network.init)
+    found = {step: init(jax.random.key(step), recipes.blank_input(locked)) for step in (4, 8)}
+    with checkpoints.manager(run) as saved:
+        for step, accuracy in ((4, 0.9), (8, 0.1)):
+            items = {'student': found[step], 'training': {'step': step}}
+            checkpoints.save(saved, step, items, accuracy)
+    return found
 
 
 def copy(run: Path, where: Path) -> Path:
@@ -74,7 +83,7 @@ def python(*arguments: str | Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

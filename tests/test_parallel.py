@@ -39,7 +39,7 @@ def config_of(name):
     config.augment.update(flip=0.5, erase=0.5, erase_teacher=False)
     config.optimizer.update(name='sgd', learning_rate=0.01, schedule='constant', warmup_epochs=0.0)
     if name == 'umts':
-        config.method.stages = (1, 2, 3)  # two stages and the embedding
+        config.method.update(teacher_head='trained', stages=(1, 2, 3))  # 3 is the embedding
     return config
 
 

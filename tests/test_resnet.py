@@ -113,8 +113,9 @@ def test_bnneck_has_no_bias_at_all():
     assert variables['params']['neck']['classifier']['kernel'].shape == (512, 7)
 
 
-def test_dtypes_of_bfloat16():
-    outputs, variables = abstract('resnet10', options=(('dtype', 'bfloat16'),))
+@pytest.mark.parametrize('neck', resnet.NECKS)
+def test_dtypes_of_bfloat16(neck):
+    outputs, variables = abstract('resnet10', options=(('dtype', 'bfloat16'), ('neck', neck)))
     assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {'float32'}
     assert {stage.dtype.name for stage in outputs.stages} == {'bfloat16'}
     assert {x.dtype.name for x in outputs[1:]} == {'float32'}
@@ -237,16 +238,23 @@ def test_an_inflated_network_starts_as_its_mother():
     copies = jnp.concatenate([image] * 4, axis=-1)  # channel = shot · 3 + colour
 
     @jax.jit
-    def both(key):
-        variables = mother.init(key, image)
-        own = inflated.init(key, copies)
-        return (
-            (variables['params']['conv1'], own['params']['conv1']),
-            (mother.apply(variables, image), inflated.apply(own, copies)),
-        )
+    def first_kernels(key):
+        inits = mother.init(key, image), inflated.init(key, copies)
+        return [variables['params']['conv1'] for variables in inits]
 
-    (kernel, wide), (expected, actual) = both(jax.random.key(0, impl='rbg'))
-    np.testing.assert_allclose(wide['kernel'], np.tile(kernel['kernel'], (1, 1, 4, 1)) / 4)
+    one, four = first_kernels(jax.random.key(0, impl='rbg'))
+    np.testing.assert_allclose(four['kernel'], np.tile(one['kernel'], (1, 1, 4, 1)) / 4)
+    variables = random_init(mother.init, image)
+    params = variables['params']
+
+    @jax.jit
+    def both(one, four):
+        of_mother, of_inflated = (
+            variables | {'params': params | {'conv1': first}} for first in (one, four)
+        )
+        return mother.apply(of_mother, image), inflated.apply(of_inflated, copies)
+
+    expected, actual = both(one, four)
     near = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     jax.tree.map(near, actual, expected)
     assert actual.stages[0].any()

@@ -1,0 +1,109 @@
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import smoke
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.tensorflow_stub.errors import OutOfRangeError
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+
+from kd_jax.logs import Log
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = Log(tmp_path, start=0, steps=8, images_per_step=4)
+    yield log
+    log.close()
+
+
+def add(log, step, **metrics):
+    log.add(step, {name: jnp.float32(value) for name, value in metrics.items()})
+
+
+def events(run):
+    """The events of all files of a run, each checked against its checksum."""
+    for path in sorted(run.glob('events.out.tfevents.*')):
+        reader = PyRecordReader_New(str(path))
+        while True:
+            try:
+                reader.GetNext()
+            except OutOfRangeError:
+                break
+            yield Event.FromString(reader.record())
+
+
+def scalars(run):
+    found = (event for event in events(run) if event.HasField('summary'))
+    return {(e.step, v.tag): v.simple_value for e in found for v in e.summary.value}
+
+
+def test_a_row_is_the_mean_of_the_steps_since_the_last(tmp_path, log):
+    add(log, 1, loss=1.0, term=4.0)
+    add(log, 2, loss=3.0, term=8.0)
+    log.flush(None)
+    add(log, 3, loss=10.0, term=0.5)
+    log.flush(2)
+    assert smoke.rows(tmp_path) == [
+        {'step': 2, 'loss': 2.0, 'term': 6.0},
+        {'step': 3, 'loss': 10.0, 'term': 0.5},
+    ]
+
+
+def test_nothing_is_told_of_no_steps(tmp_path, log):
+    log.flush(None)
+    add(log, 1, loss=1.0)
+    log.flush(None)
+    log.flush(None)
+    assert len(smoke.rows(tmp_path)) == 1
+
+
+def test_events_are_the_rows_and_the_speed(tmp_path, log):
+    add(log, 2, loss=0.1)
+    log.flush(None)
+    log.evaluation(2, {'mAP': 0.25, 'rank-1': 0.5})
+    found = scalars(tmp_path)
+    assert found.pop((2, 'images_per_second')) > 0
+    assert found == {
+        (2, 'loss'): np.float32(0.1),
+        (2, 'evaluation/mAP'): 0.25,
+        (2, 'evaluation/rank-1'): 0.5,
+    }
+    assert smoke.rows(tmp_path)[1] == {'step': 2, 'evaluation': {'mAP': 0.25, 'rank-1': 0.5}}
+
+
+def test_who_goes_on_forgets_what_came_after_the_checkpoint(tmp_path, log):
+    for step in (2, 4):
+        add(log, step, loss=step)
+        log.flush(None)
+    log.close()
+    Log(tmp_path, start=2, steps=8, images_per_step=4).close()
+    assert [row['step'] for row in smoke.rows(tmp_path)] == [2]
+    *_, last = events(tmp_path)
+    assert (last.session_log.status, last.step) == (SessionLog.START, 3)
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_the_metric_and_the_step_that_are_not_finite_are_named(tmp_path, log, bad):
+    for step, value in ((5, 1.0), (6, bad), (7, np.nan)):
+        add(log, step, identity=0.5, triplet=value, loss=value)
+    message = f'triplet is {bad} at step 6; .* of step 4, is in {tmp_path}/checkpoints'
+    with pytest.raises(FloatingPointError, match=message):
+        log.flush(4)
+    assert smoke.rows(tmp_path) == []
+
+
+def test_without_a_checkpoint_none_is_named(tmp_path, log):
+    add(log, 1, loss=np.nan)
+    with pytest.raises(FloatingPointError, match='loss is nan at step 1; .* there is none yet'):
+        log.flush(None)
+
+
+def test_progress_tells_step_and_terms(log, caplog):
+    caplog.set_level('INFO')
+    add(log, 2, loss=0.5, identity=0.25)
+    log.flush(None)
+    assert re.search(
+        r'step 2/8, \d+ images/s, \d\d:\d\d:\d\d left: loss 0\.500 identity 0\.250', caplog.text
+    )
