@@ -21,11 +21,6 @@ from kd_jax.trees import Tree
 ITEMS = ('student', 'training')
 WHICH = ('last', 'best')
 
-# By default every device writes its slice of every array, by a program compiled for each shape.
-ocp.type_handlers.register_type_handler(
-    jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
-)
-
 
 class Restored(NamedTuple):
     """The student of a run: its network, variables, locked config and the step they are of."""

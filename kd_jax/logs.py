@@ -13,6 +13,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from kd_jax import runs
 
+TOTALS = ('loss', 'gradient_norm')  # not finite because one of the others is not
+
 
 class Log:
     """Collects the metrics of steps without waiting for the device, and tells them in windows.
@@ -74,7 +76,8 @@ class Log:
         self.file.close()
 
     def _check(self, step, row, last_good) -> None:
-        for name, value in row.items():
+        for name in sorted(row, key=lambda name: name in TOTALS):
+            value = row[name]
             if not math.isfinite(value):
                 kept = f'the last good one, of step {last_good}, is in {self.run}/checkpoints'
                 raise FloatingPointError(

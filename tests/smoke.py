@@ -4,7 +4,6 @@ import atexit
 import functools
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -90,7 +89,7 @@ def python(*arguments: str | Path) -> subprocess.Popen:
     )
 
 
-def ended(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Exit code, what was printed, and what was printed to stderr without the log."""
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, re.sub(r'(?m)^(I\d{4}|WARNING:).*\n', '', err)
+def ended(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
+    """Exit code, stdout and stderr of each, once all have ended."""
+    printed = [process.communicate(timeout=300) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, printed)]

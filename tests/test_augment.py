@@ -17,7 +17,6 @@ IMAGES = RNG.integers(0, 256, (SETS, SHOTS, HEIGHT, WIDTH, 3), np.uint8)
 KEYS = RNG.integers(2**32, size=(SETS, SHOTS), dtype=np.uint32)
 NOTHING = {'crop': 'none', 'pad': 2, 'crop_probability': 1.0, 'flip': 0.0, 'erase': 0.0}
 NOTHING |= {'erase_fill': FILL, 'erase_teacher': True}
-RAW = {'mean': (0.0,) * 3, 'std': (1 / 255,) * 3}  # leaves pixels as they are
 ALL = {'crop': 'translate', 'flip': 0.5, 'erase': 0.5, 'erase_teacher': False}
 
 
@@ -40,6 +39,12 @@ def seen(images=IMAGES, keys=KEYS, **options):
     """What the student sees, an image a row."""
     images = compiled(**options)(batch_of(images, keys))[0].images
     return np.asarray(images).reshape(-1, *images.shape[2:])
+
+
+def pixels(*batch, **options):
+    """What the student sees, back in pixel values."""
+    values = seen(*batch, **options) * np.array(augment.IMAGENET_STD) + augment.IMAGENET_MEAN
+    return np.round(255 * values, 3)
 
 
 def flat(images=IMAGES):
@@ -92,7 +97,7 @@ def drawn(images, results, crops, atol):
 
 
 def test_pad_is_a_crop_of_the_padded_image():
-    results = seen(crop='pad', flip=0.5, **RAW)
+    results = pixels(crop='pad', flip=0.5)
     np.testing.assert_allclose(results, np.rint(results), atol=1e-3)
     found = drawn(flat(), np.rint(results), padded_crops, atol=0)
     assert {y for (y, _), _ in found} == {x for (_, x), _ in found} == set(range(5))
@@ -101,7 +106,7 @@ def test_pad_is_a_crop_of_the_padded_image():
 
 
 def test_translate_is_a_crop_of_the_enlarged_image():
-    results = seen(IMAGES[:12], KEYS[:12], crop='translate', flip=0.5, **RAW)
+    results = pixels(IMAGES[:12], KEYS[:12], crop='translate', flip=0.5)
     found = drawn(flat(IMAGES[:12]), results, translated_crops, atol=1e-3)
     assert {place for place, _ in found} == set(np.ndindex(3, 2))
     assert {flipped for _, flipped in found} == {True, False}
@@ -109,22 +114,22 @@ def test_translate_is_a_crop_of_the_enlarged_image():
 
 @pytest.mark.parametrize('crop', ['pad', 'translate'])
 def test_crop_probability(crop):
-    never = seen(crop=crop, crop_probability=0.0, **RAW)
+    never = pixels(crop=crop, crop_probability=0.0)
     np.testing.assert_allclose(never, flat(), atol=1e-3)
-    sometimes = seen(crop=crop, crop_probability=0.5, **RAW)
+    sometimes = pixels(crop=crop, crop_probability=0.5)
     moved = np.abs(sometimes - flat()).max(axis=(1, 2, 3)) > 1
     assert 30 < moved.sum() < 90  # of 128, where 1 in 25 of the pad crops is the image itself
 
 
 @pytest.mark.parametrize('crop', ['none', 'pad'])
 def test_flip_probability(crop):
-    never, always = (seen(crop=crop, crop_probability=0.0, flip=flip, **RAW) for flip in (0.0, 1.0))
+    never, always = (pixels(crop=crop, crop_probability=0.0, flip=flip) for flip in (0.0, 1.0))
     np.testing.assert_allclose(never, flat(), atol=1e-3)
     np.testing.assert_allclose(always, flat()[:, :, ::-1], atol=1e-3)
 
 
 def test_flip_and_crop_and_erasing_are_drawn_apart():
-    results = seen(crop='pad', crop_probability=0.5, flip=0.5, **RAW)
+    results = pixels(crop='pad', crop_probability=0.5, flip=0.5)
     found = drawn(flat(), np.rint(results), padded_crops, atol=0)
     kinds = [(crop == (2, 2), flipped) for crop, flipped in found]
     erased = (seen(crop='pad', crop_probability=0.5, flip=0.5, erase=0.5) == FILL).any((1, 2, 3))
@@ -190,7 +195,7 @@ def test_draws_belong_to_the_key_not_to_the_place():
 
 def test_every_key_draws_for_itself():
     same = np.broadcast_to(IMAGES[:1, :1], IMAGES.shape)
-    results = seen(same, **ALL, **RAW)
+    results = pixels(same, **ALL)
     assert len(np.unique(results, axis=0)) > 60  # 12 crops and flips, half of them erased
     alike = seen(same, np.full_like(KEYS, 2**32 - 1), **ALL)
     assert len(np.unique(alike, axis=0)) == 1

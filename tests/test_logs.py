@@ -87,7 +87,7 @@ def test_who_goes_on_forgets_what_came_after_the_checkpoint(tmp_path, log):
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 def test_the_metric_and_the_step_that_are_not_finite_are_named(tmp_path, log, bad):
     for step, value in ((5, 1.0), (6, bad), (7, np.nan)):
-        add(log, step, identity=0.5, triplet=value, loss=value)
+        add(log, step, accuracy=0.5, gradient_norm=value, loss=value, triplet=value)
     message = f'triplet is {bad} at step 6; .* of step 4, is in {tmp_path}/checkpoints'
     with pytest.raises(FloatingPointError, match=message):
         log.flush(4)
@@ -96,7 +96,7 @@ def test_the_metric_and_the_step_that_are_not_finite_are_named(tmp_path, log, ba
 
 def test_without_a_checkpoint_none_is_named(tmp_path, log):
     add(log, 1, loss=np.nan)
-    with pytest.raises(FloatingPointError, match='loss is nan at step 1; .* there is none yet'):
+    with pytest.raises(FloatingPointError, match=r'loss is nan at step 1; .* there is none yet'):
         log.flush(None)
 
 
@@ -104,6 +104,6 @@ def test_progress_tells_step_and_terms(log, caplog):
     caplog.set_level('INFO')
     add(log, 2, loss=0.5, identity=0.25)
     log.flush(None)
-    assert re.search(
-        r'step 2/8, \d+ images/s, \d\d:\d\d:\d\d left: loss 0\.500 identity 0\.250', caplog.text
-    )
+    assert re.search(r'step 2/8, \d+ images/s, \d\d:\d\d:\d\d left: ', caplog.text)
+    assert 'loss 0.500' in caplog.text
+    assert 'identity 0.250' in caplog.text

@@ -60,7 +60,7 @@ def test_a_smoke_run_ends_with_a_result(name):
     assert list(result) == [*config.teachers, 'student']
     for found in result.values():
         assert set(found) == SCORES | set(COUNTS) | {'shots'}
-        assert all(0 < found[score] <= 1 for score in SCORES)
+        assert all(0 < found[score] < 1 for score in SCORES)
         assert {key: found[key] for key in COUNTS} == COUNTS
     assert result['student']['shots'] == config.evaluate.shots
     assert checkpoints.restore_network(run).step == 8
@@ -153,7 +153,7 @@ def test_killed_before_the_result_was_written(tmp_path):
 def killed(run, event, pattern, count=1):
     """Start the umts smoke run and kill it at an event; see killed.py."""
     process = smoke.python('tests/killed.py', run, event, pattern, str(count))
-    code, _, errors = smoke.ended(process)
+    ((code, _, errors),) = smoke.ended(process)
     assert code == -signal.SIGKILL, errors
 
 
@@ -193,7 +193,7 @@ def test_a_run_that_is_not_finite_stops_before_it_is_saved(tmp_path):
     with pytest.raises(FloatingPointError) as told:  # after epoch 1, step 4
         train.run(config, tmp_path)
     term, message = str(told.value).split(' ', 1)
-    assert term in {'identity', 'triplet', 'loss', 'gradient_norm'}
+    assert term in {'identity', 'triplet'}  # what is not finite, not only that something is
     assert message.split(';')[0] in {f'is {bad} at step 6' for bad in ('nan', 'inf')}
     assert f'the last good one, of step 4, is in {tmp_path}/checkpoints' in message
     assert 'optimizer.learning_rate' in message

@@ -31,8 +31,6 @@ def make(
     erase_area: Sequence[float] = (0.02, 0.4),
     erase_aspect: Sequence[float] = (0.3, 1 / 0.3),
     erase_teacher: bool,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
 ) -> Callable[[Batch], tuple[Batch, Batch]]:
     """Augment a batch into (what the student sees, what the teachers see).
 
@@ -57,7 +55,7 @@ def make(
         moved = flat
         if crop != 'none' or flip:
             moved = resampled(flat, *jax.vmap(partial(place, size=flat.shape[1:3]))(geometry))
-        clean = normalise(moved, mean, std)
+        clean = normalise(moved)
         seen = erased(clean, erasing) if erase else clean
         taught = seen if erase_teacher else clean
         return tuple(batch._replace(images=x.reshape(images.shape)) for x in (seen, taught))

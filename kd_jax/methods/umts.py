@@ -4,9 +4,9 @@ A frozen T-net sees K shots of an identity stacked in channels; the student sees
 itself and regresses the T-net's stage features, weighted by a learned uncertainty.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 from kd_jax import heads, losses, trees, views
 from kd_jax.methods import Losses, Method, supervised
 from kd_jax.networks import Outputs
+from kd_jax.trees import Tree
+from kd_jax.views import Batch
 
 STAGES = (1, 2, 3, 4, 5)  # 1-4: pooled feature maps; 5: the embedding, the paper's re-ID vector
 HEADS = ('trained', 'frozen')
@@ -57,50 +59,69 @@ def make(
     base = supervised.make(
         student, {}, reads='singles', feature=feature, axis_name=axis_name, **objective
     )
-    reid = partial(reid_losses, objective=supervised.Objective(**objective), axis_name=axis_name)
-    t_net = student if joint else teachers['teacher']
-    match = heads.StageHeads(
-        tuple(stages), tuple(reductions), uncertainty, head_bn_affine, axis_name
+    parts = Parts(
+        student,
+        student if joint else teachers['teacher'],
+        heads.StageHeads(tuple(stages), tuple(reductions), uncertainty, head_bn_affine, axis_name),
+        teacher_reads,
+        joint,
+        partial(reid_losses, objective=supervised.Objective(**objective), axis_name=axis_name),
+        partial(terms, weights=weights, uncertainty=uncertainty, axis_name=axis_name),
     )
-    distil = partial(terms, weights=weights, uncertainty=uncertainty, axis_name=axis_name)
-
-    def init(rng, batch):
-        rngs = jax.random.split(rng, 3)
-        images, t_images = views.singles(batch.images), views.read(batch.images, teacher_reads)
-        sides = (blank_vectors(t_net, t_images), blank_vectors(student, images))
-        parts = {'student': student.init(rngs[0], images)}
-        parts['heads'] = match.init(rngs[1], *sides, train=False)
-        if joint:
-            parts['teacher'] = t_net.init(rngs[2], t_images)
-        return trees.join(**parts)
-
-    def teach(teachers, batch):
-        if joint:
-            return ()
-        outputs = t_net.apply(teachers['teacher'], views.read(batch.images, teacher_reads))
-        vectors = stage_vectors(outputs)
-        sets = len(batch.labels)
-        return vectors if teacher_reads != 'mean' else _set_means(vectors, sets)
-
-    def loss(variables, targets, batch, rng, progress):
-        outputs, own = reid(student, 'student', variables, batch, 'singles')
-        parts = [own]
-        if joint:
-            t_outputs, taught = reid(t_net, 'teacher', variables, batch, teacher_reads)
-            targets = jax.lax.stop_gradient(stage_vectors(t_outputs))
-            parts.append(_prefixed(taught, 'teacher_'))
-        matched, changed = match.apply(
-            trees.part(variables, 'heads'),
-            targets,
-            stage_vectors(outputs),
-            train=True,
-            mutable=['batch_stats'],
-        )
-        parts.append(Losses(*distil(matched), {'heads': changed['batch_stats']}))
-        return Losses(*(_merged(group) for group in zip(*parts)))
-
     frozen = tuple(f'heads/stage{s}/teacher/' for s in stages) if teacher_head == 'frozen' else ()
-    return base._replace(init=init, teach=teach, loss=loss, frozen=frozen)
+    wired = (partial(function, parts) for function in (_init, _teach, _loss))
+    return Method(*wired, base.embed, frozen)
+
+
+class Parts(NamedTuple):
+    """What the functions of the method share: networks, heads and how losses are weighed."""
+
+    student: nn.Module
+    t_net: nn.Module
+    match: heads.StageHeads
+    teacher_reads: str
+    joint: bool
+    reid: Callable
+    distil: Callable
+
+
+def _init(parts: Parts, rng: jax.Array, batch: Batch) -> Tree:
+    rngs = jax.random.split(rng, 3)
+    images, t_images = views.singles(batch.images), views.read(batch.images, parts.teacher_reads)
+    sides = (blank_vectors(parts.t_net, t_images), blank_vectors(parts.student, images))
+    variables = {'student': parts.student.init(rngs[0], images)}
+    variables['heads'] = parts.match.init(rngs[1], *sides, train=False)
+    if parts.joint:
+        variables['teacher'] = parts.t_net.init(rngs[2], t_images)
+    return trees.join(**variables)
+
+
+def _teach(parts: Parts, teachers: dict[str, Tree], batch: Batch) -> tuple:
+    if parts.joint:
+        return ()
+    images = views.read(batch.images, parts.teacher_reads)
+    vectors = stage_vectors(parts.t_net.apply(teachers['teacher'], images))
+    if parts.teacher_reads == 'mean':
+        vectors = tuple(views.set_mean(vector, len(batch.labels)) for vector in vectors)
+    return vectors
+
+
+def _loss(parts: Parts, variables: Tree, targets, batch: Batch, rng, progress) -> Losses:
+    outputs, own = parts.reid(parts.student, 'student', variables, batch, 'singles')
+    found = [own]
+    if parts.joint:
+        t_outputs, taught = parts.reid(parts.t_net, 'teacher', variables, batch, 'stacked')
+        targets = jax.lax.stop_gradient(stage_vectors(t_outputs))
+        found.append(_prefixed(taught, 'teacher_'))
+    matched, changed = parts.match.apply(
+        trees.part(variables, 'heads'),
+        targets,
+        stage_vectors(outputs),
+        train=True,
+        mutable=['batch_stats'],
+    )
+    found.append(Losses(*parts.distil(matched), {'heads': changed['batch_stats']}))
+    return Losses(*(_merged(group) for group in zip(*found)))
 
 
 def _check(stages, per_stage, teacher_head, teacher_reads, teachers, joint) -> None:
@@ -178,10 +199,6 @@ def effective_rank(x: Float[Array, 'n d']) -> Float[Array, '']:
 
 def _gathered(x: jax.Array, axis_name: str | None) -> jax.Array:
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
-
-
-def _set_means(vectors, sets) -> tuple:
-    return tuple(views.set_mean(vector, sets) for vector in vectors)
 
 
 def _prefixed(parts: Losses, prefix: str) -> Losses:
