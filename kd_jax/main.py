@@ -14,7 +14,7 @@ def main() -> None:
         'config', None, 'The config, e.g. configs/umts_carousel.py, or with :smoke behind it.'
     )
     workdir = flags.DEFINE_string(
-        'workdir', None, 'The run directory; without it runs/NAME, after the name of the config.'
+        'workdir', None, 'The run directory; without it runs/CONFIG, e.g. runs/umts_carousel_smoke.'
     )
     mode = flags.DEFINE_enum(
         'mode', 'train', ['train', 'evaluate'], 'Train and score, or score a trained run again.'
@@ -24,8 +24,7 @@ def main() -> None:
     def run(_):
         from kd_jax import evaluate, train
 
-        name = Path(flags.FLAGS['config'].config_filename).stem
-        path = Path(workdir.value or f'runs/{name}')
+        path = Path(workdir.value or default_workdir())
         if mode.value == 'evaluate':
             results = {path.name: evaluate.run(path, config.value)}
         else:
@@ -34,6 +33,12 @@ def main() -> None:
         print(f'run directory: {path}')
 
     command.start(run)
+
+
+def default_workdir() -> str:
+    """runs/CONFIG, or runs/CONFIG_VARIANT, after the --config that was given."""
+    given = flags.FLAGS['config'].config_filename
+    return 'runs/' + Path(given).name.replace('.py', '').replace(':', '_')
 
 
 if __name__ == '__main__':

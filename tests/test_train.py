@@ -10,7 +10,7 @@ import pytest
 import smoke
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kd_jax import checkpoints, methods, train
+from kd_jax import checkpoints, evaluate, methods, runs, train
 from kd_jax.runs import RunError
 
 CONFIGS = sorted(path.stem for path in (smoke.ROOT / 'configs').glob('*_carousel.py'))
@@ -45,6 +45,7 @@ def taught_by(teacher, **changes):
 
 @pytest.fixture
 def no_training(monkeypatch):
+    smoke.finished()
     monkeypatch.setattr(train, 'fit', lambda *_: pytest.fail('trained again'))
 
 
@@ -99,11 +100,8 @@ def test_a_teacher_is_a_run_of_its_own():
 
 def test_the_evaluation_is_of_the_network_that_was_saved():
     """metrics.jsonl, result.json and the checkpoint speak of the same weights."""
-    from kd_jax import evaluate
-
-    run = smoke.finished()
-    found = evaluate.run(run, smoke.config())
-    assert found == smoke.result(run)['student']
+    for run in (smoke.finished(), smoke.finished() / 'teachers/teacher'):
+        assert evaluate.run(run, runs.config_of(run)) == smoke.result(run)['student']
 
 
 def events_of(run, monkeypatch):
