@@ -4,7 +4,7 @@ BIN := .venv/bin
 .PHONY: demo test setup
 
 demo: .venv/run
-	$(BIN)/python -m kd_jax.main --config=configs/umts_carousel.py --workdir=runs/umts_carousel
+	$(BIN)/python -m kd_jax.main --config=configs/umts_carousel.py
 
 test: .venv/test
 	$(BIN)/ruff check .

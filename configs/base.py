@@ -6,14 +6,13 @@ the built-in data set, `:tiny` (folder) is a network for 32-pixel images and two
 
 from ml_collections import ConfigDict, config_dict
 
-VARIANTS = ('', 'smoke', 'tiny')
-
 
 def supervised(name: str, **reader) -> ConfigDict:
-    """The re-ID recipe next to which UMTS was made (methods.md §1.2), on data set `name`.
+    """The re-ID recipe next to which UMTS was made, on data set `name`.
 
     ResNet-50, last stride 1, FC 512 + BN + ReLU; 16 identities × 4 images of 256×128; Adam with
-    L2 5e-4, 8e-4 after 20 epochs of exponential warm-up, halved every 40 epochs, 300 epochs.
+    L2 5e-4, 8e-4 after 20 epochs of exponential warm-up, halved at epochs 40, 80, …, 280 of 300
+    (the warm-up counted in). From random weights.
     """
     config = ConfigDict()
     config.seed = 0
@@ -24,16 +23,17 @@ def supervised(name: str, **reader) -> ConfigDict:
     config.augment = {'crop': 'translate', 'pad': 10, 'crop_probability': 0.5, 'flip': 0.5}
     config.augment.update(erase=0.5, erase_fill=(0.485, 0.456, 0.406), erase_teacher=True)
     config.network = {'name': 'resnet50', 'width': 64, 'stem': 'imagenet', 'last_stride': 1}
-    config.network.update(neck='fc_bn_relu', inflate=1, dtype='float32')
+    config.network.update(neck='fc_bn_relu', neck_width=512, inflate=1, dtype='float32')
+    config.network.batch_norm = 'global'
     config.method = {'name': 'supervised', 'reads': 'singles', 'feature': 'embedding'}
-    config.method.update(label_smoothing=0.1, margin=_number(0.3))
+    config.method.update(label_smoothing=0.1, margin=_number(0.3), triplet_weight=1.0)
     config.optimizer = {'name': 'adam', 'learning_rate': 8e-4, 'weight_decay': 5e-4}
     config.optimizer.update(warmup='exponential', warmup_epochs=20.0, warmup_start=8e-6)
     config.optimizer.update(schedule='step', boundaries=tuple(range(40, 281, 40)))
     config.optimizer.update(factor=0.5, final=0.01)
     config.train = {'epochs': 300.0, 'steps_per_epoch': 0, 'log_every': 50}
     config.train.update(evaluate_every=40.0, checkpoint_every=5.0)
-    config.evaluate = {'metric': 'euclidean', 'shots': 1, 'batch': 256}
+    config.evaluate = {'metric': 'euclidean', 'same_camera': 'drop', 'shots': 1, 'batch': 256}
     return config
 
 
@@ -61,6 +61,7 @@ def t_net(student: ConfigDict) -> ConfigDict:
     config.sampling.sets, config.sampling.shots = 4, student.sampling.get_ref('shots')
     config.method.update(reads='stacked', margin=_number(student.method.margin))
     config.evaluate.shots = student.sampling.get_ref('shots')
+    config.train.epochs = 1 * student.train.get_ref('epochs')
     return config
 
 
@@ -85,7 +86,7 @@ def small(config: ConfigDict) -> ConfigDict:
 def smoke(config: ConfigDict) -> ConfigDict:
     """The same config in seconds: a handful of steps of a very narrow network on carousel."""
     small(config)
-    config.data = {'name': 'carousel', 'height': 32, 'width': 16, 'channels': 3}
+    config.data = {'name': 'carousel', 'height': 32, 'width': 16, 'channels': 3, 'seed': 0}
     config.data.update(train_identities=8, test_identities=6, feed='device')
     config.data.update(on_bad_image='error', cache_dir='')
     config.sampling.update(identities=4, shots=2)

@@ -1,8 +1,8 @@
-"""The baseline on your own images in Market-1501 naming, and the T-net's recipe.
+"""The baseline on your own images in Market-1501 naming.
 
     python -m kd_jax.main --config=configs/supervised_folder.py --config.data.root=DIR
 
-ResNet-50 at 256×128 (methods.md §1.2). `:tiny` is a one-block ResNet of width 16 on grey 32-pixel
+ResNet-50 at 256×128. `:tiny` is a one-block ResNet of width 16 on grey 32-pixel
 images, 1,500 steps in about a minute of two CPU cores.
 """
 

@@ -2,8 +2,9 @@
 
     python -m kd_jax.main --config=configs/umts_cuhk03_detected.py --config.data.root=DIR
 
-The paper: baseline 70.0 / 66.0, UMTS 77.2 / 73.4 (rank-1 / mAP), from ImageNet weights. Else as
-configs/umts_cuhk03.py; the labeled split has other test identities, never mix the two.
+The paper: baseline 70.0 / 66.0, UMTS 77.2 / 73.4 (rank-1 / mAP), from ImageNet weights, which
+this config does without. Else as configs/umts_cuhk03.py; the labeled split has other test
+identities, never mix the two.
 """
 
 from configs import umts_cuhk03

@@ -1,6 +1,6 @@
 """Draws the picture of UMTS in the README, with images of carousel.
 
-    python -m experiments.draw_umts
+python -m experiments.draw_umts
 """
 
 from pathlib import Path

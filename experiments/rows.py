@@ -38,7 +38,7 @@ def supervised_of(config: ConfigDict) -> ConfigDict:
 
 def run(rows: dict[str, Row], workdir: Path) -> Table:
     """Train every row for every seed; the table of what was found."""
-    rows = {name: row for name, row in rows.items() if not ONLY.value or name in ONLY.value}
+    rows = chosen(rows)
     found: Table = {name: {} for name in rows}
     dataset = data.load(**CONFIG.value.data)
     for seed in map(int, SEEDS.value):
@@ -52,12 +52,20 @@ def run(rows: dict[str, Row], workdir: Path) -> Table:
     return found
 
 
+def chosen(rows: dict[str, Row]) -> dict[str, Row]:
+    """The rows that --rows names, all without it; ValueError naming the rows there are."""
+    unknown = set(ONLY.value) - set(rows)
+    if unknown:
+        raise ValueError(f'--rows: no {sorted(unknown)}; the rows are {", ".join(rows)}')
+    return {name: rows[name] for name in rows if not ONLY.value or name in ONLY.value}
+
+
 def trained(config: ConfigDict, path: Path, dataset: data.Dataset) -> dict:
     """The summary of a row's student; trains it if it is not finished."""
     logging.info('row %s', path)
     started = time.perf_counter()
     was = runs.result_of(path)
-    found = train.run(config, path, dataset if 'teachers' not in path.parts else None)['student']
+    found = train.run(config, path, dataset)['student']
     if was is None:
         found['seconds'] = round(time.perf_counter() - started, 1)
         jax.clear_caches()
@@ -70,21 +78,24 @@ def slug(name: str) -> str:
 
 
 def write(found: Table, workdir: Path) -> None:
-    """Keep what was found until now."""
+    """Keep what was found until now, beside rows and seeds that were found before."""
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / 'table.json').write_text(json.dumps(found, indent=1) + '\n')
+    path = workdir / 'table.json'
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    for name, seeds in found.items():
+        kept[name] = kept.get(name, {}) | {str(seed): summary for seed, summary in seeds.items()}
+    runs.write_json(path, kept)
 
 
-def text(found: Table, baseline: str, paper: dict[str, tuple] | None = None) -> str:
+def text(found: Table, baseline: str, heading: str, paper: dict[str, tuple]) -> str:
     """A Markdown table: mAP and rank-1 as mean ± std over seeds, and the paired gain in mAP."""
     head = ['scheme', 'seeds', *METRICS, f'mAP − {baseline}, paired']
-    head += ['paper: rank-1 / mAP'] if paper else []
+    head.append(f'paper: {heading}')
     lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     for name, seeds in found.items():
         cells = [name, str(len(seeds)), *(spread([s[m] for s in seeds.values()]) for m in METRICS)]
         cells.append(gain(seeds, found.get(baseline, {})))
-        if paper:
-            cells.append(' / '.join(map(str, paper.get(name, ('–',)))))
+        cells.append(' / '.join(paper.get(name, ('–',))))
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 

@@ -36,8 +36,7 @@ def main(_):
     schemes = {A: rows.supervised_of, B: mean_of_shots, C: umts_table1.t_net}
     schemes['UMTS'] = partial(taught, workdir=workdir)
     found = rows.run(schemes, workdir)
-    print('paper: mAP gain over A on CUHK03 (labeled) / VeRi-776')
-    print(rows.text(found, A, PAPER))
+    print(rows.text(found, A, 'mAP gain over A on CUHK03 (labeled) / VeRi-776', PAPER))
 
 
 if __name__ == '__main__':

@@ -53,4 +53,6 @@ def _parsed(arguments: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(arguments)
     except AttributeError as error:  # of ml_collections, with the key and what is like it
+        if 'get_config' in str(error):
+            sys.exit('kd_jax: the file that --config names has no function get_config')
         sys.exit(f'kd_jax: the config has no such key: {error.args[0]}')

@@ -1,10 +1,13 @@
 """Embed the query and the gallery and rank them: python -m kd_jax.evaluate --run=DIR."""
 
 import argparse
+import inspect
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags, logging
@@ -34,9 +37,9 @@ def score(
     mesh: Mesh,
     *,
     metric: str,
+    same_camera: str,
     shots: int,
     batch: int,
-    same_camera: str = 'drop',
     block: int = 1024,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -52,11 +55,35 @@ def score(
     for split in (dataset.query, dataset.gallery):
         rows = sampling.shots_of(split.records.pids, shots, seed)
         features.append(embed_rows(embedded, variables, split, rows, batch // shots, mesh))
-    names = ('pids', 'cameras')
-    columns = [getattr(s.records, n) for n in names for s in (dataset.query, dataset.gallery)]
-    found = ranking.rank(*features, *columns, metric=metric, same_camera=same_camera, block=block)
+    rank = partial(ranking.rank, *features, *labels(dataset), same_camera=same_camera, block=block)
+    found = summary(rank(metric=metric)) | {'shots': shots}
+    if metric != 'cosine':
+        found['mAP_cosine'] = rank(metric='cosine').mAP
     logging.info('evaluated in %.1f s', time.perf_counter() - started)
-    return summary(found) | {'shots': shots}
+    return found
+
+
+def check(
+    config: ConfigDict, dataset: Dataset, *, metric: str, same_camera: str, shots: int, **rest: Any
+) -> None:
+    """Raise, before training, what `score` would raise after it.
+
+    TypeError for a misspelt key; ValueError for an unknown word, for another number of shots than
+    a stacked network reads, and where no query has a valid match.
+    """
+    given = {'metric': metric, 'same_camera': same_camera, 'shots': shots, **rest}
+    inspect.signature(score).bind(*[None] * 4, **given)
+    if recipes.reads(config) == 'stacked' and shots != config.sampling.shots:
+        raise ValueError(
+            f'evaluate.shots={shots}, but the network reads sampling.shots={config.sampling.shots}'
+        )
+    ranking.check(labels(dataset), metric=metric, same_camera=same_camera)
+
+
+def labels(dataset: Dataset) -> list[np.ndarray]:
+    """Identities of query and gallery, then cameras of query and gallery."""
+    splits = (dataset.query.records, dataset.gallery.records)
+    return [getattr(split, name) for name in ('pids', 'cameras') for split in splits]
 
 
 def embed_rows(
@@ -105,10 +132,16 @@ def table(results: dict[str, dict]) -> str:
 
 
 def run(path: Path, config: ConfigDict, which: str = 'last') -> dict[str, float]:
-    """Score a run's checkpoint again, with the `data` and `evaluate` parts of `config`."""
+    """Score a run's checkpoint again, with the `data` and `evaluate` parts of `config`.
+
+    RunError where another part of the config differs from the run's, or the size of the images.
+    """
+    runs.check_same(path, config, but=('data', 'evaluate', 'train', 'teachers'))
     restored = checkpoints.restore_network(path, which)
     method = recipes.method(restored.config, restored.network, placeholders(restored))
+    recipes.check_size(str(path), restored.config, config)
     dataset = data.load(**config.data)
+    check(restored.config, dataset, **config.evaluate)
     logging.info('step %d of %s on\n%s', restored.step, path, data.describe(dataset))
     mesh = parallel.mesh()
     variables = parallel.replicate(trees.join(student=restored.variables), mesh)

@@ -1,5 +1,6 @@
 """What a run tells while it trains: metrics.jsonl, TensorBoard events and progress lines."""
 
+import datetime
 import math
 import time
 from pathlib import Path
@@ -88,7 +89,7 @@ class Log:
 
     def _progress(self, step, means, speed) -> None:
         terms = ' '.join(f'{name} {value:.3f}' for name, value in means.items())
-        left = time.strftime('%H:%M:%S', time.gmtime((self.steps - step) / speed))
+        left = datetime.timedelta(seconds=round((self.steps - step) / speed))
         images = speed * self.images_per_step
         logging.info(
             'step %d/%d, %.0f images/s, %s left: %s', step, self.steps, images, left, terms

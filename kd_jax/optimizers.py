@@ -1,6 +1,7 @@
 """From the config's optimizer subtree to an optax transformation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import optax
 
@@ -19,7 +20,7 @@ def rate(
     warmup: str,
     warmup_epochs: float,
     warmup_start: float,
-    decay: str,
+    schedule: str,
     boundaries: Sequence[int],
     factor: float,
     final: float,
@@ -30,7 +31,7 @@ def rate(
     'step' multiplies by `factor` at each of `boundaries` (epochs from the start of training);
     'cosine' falls to `final` · learning_rate at the end.
     """
-    for key, value, choices in (('warmup', warmup, WARMUPS), ('schedule', decay, SCHEDULES)):
+    for key, value, choices in (('warmup', warmup, WARMUPS), ('schedule', schedule, SCHEDULES)):
         if value not in choices:
             raise ValueError(f'optimizer.{key}={value!r}: choose one of {", ".join(choices)}')
     warm = round(warmup_epochs * steps_per_epoch)
@@ -41,7 +42,7 @@ def rate(
             learning_rate, {round(b * steps_per_epoch) - warm: factor for b in boundaries}
         ),
         'cosine': lambda: optax.cosine_decay_schedule(learning_rate, max(1, total - warm), final),
-    }[decay]()
+    }[schedule]()
     if not warm:
         return main
     rise = optax.linear_schedule(warmup_start, learning_rate, warm)
@@ -52,40 +53,21 @@ def rate(
 
 def create(
     *,
-    epochs: float,
-    steps_per_epoch: int,
-    frozen: tuple[str, ...] = (),
     name: str,
-    learning_rate: float,
     weight_decay: float,
-    warmup: str,
-    warmup_epochs: float,
-    warmup_start: float,
-    schedule: str,
-    boundaries: Sequence[int],
-    factor: float,
-    final: float,
+    frozen: tuple[str, ...] = (),
     b1: float = 0.9,
     b2: float = 0.999,
+    **schedule: Any,
 ) -> optax.GradientTransformation:
     """Adam or SGD with weight decay as L2 in the gradient, as torch's Adam has it (not AdamW).
 
-    `frozen` are prefixes of parameter paths whose update is set to zero, decay and all.
+    `frozen` are prefixes of parameter paths whose update is set to zero, decay and all; the rest
+    is `rate`'s. Raises ValueError for an unknown word, TypeError for an unknown key.
     """
     if name not in NAMES:
         raise ValueError(f'optimizer.name={name!r}: choose one of {", ".join(NAMES)}')
-    by_step = rate(
-        learning_rate=learning_rate,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        warmup=warmup,
-        warmup_epochs=warmup_epochs,
-        warmup_start=warmup_start,
-        decay=schedule,
-        boundaries=boundaries,
-        factor=factor,
-        final=final,
-    )
+    by_step = rate(**schedule)
     scale = optax.scale_by_adam(b1, b2) if name == 'adam' else optax.identity()
     chain = [optax.add_decayed_weights(weight_decay), scale, optax.scale_by_learning_rate(by_step)]
     if frozen:

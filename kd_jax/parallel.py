@@ -22,17 +22,19 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
-    """The tree with the first axis of every leaf spread over the devices.
-
-    Raises ValueError naming both numbers where they do not divide.
-    """
+    """The tree with the first axis of every leaf spread over the devices."""
     for leaf in jax.tree.leaves(tree):
-        if leaf.shape[0] % mesh.size:
-            raise ValueError(
-                f'{leaf.shape[0]} sets a batch can not be shared by {mesh.size} devices: make '
-                f'sampling.identities × sampling.sets a multiple of {mesh.size}'
-            )
+        check_share(leaf.shape[0], mesh)
     return jax.device_put(tree, NamedSharding(mesh, P(AXIS)))
+
+
+def check_share(sets: int, mesh: Mesh) -> None:
+    """ValueError naming both numbers where the devices can not share the sets of a batch."""
+    if sets % mesh.size:
+        raise ValueError(
+            f'{sets} sets a batch can not be shared by {mesh.size} devices: make '
+            f'sampling.identities × sampling.sets a multiple of {mesh.size}'
+        )
 
 
 def spmd(step: Callable, mesh: Mesh) -> Callable:

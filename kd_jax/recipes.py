@@ -49,8 +49,9 @@ class Teacher(NamedTuple):
 class Course(NamedTuple):
     """How long a run trains and how often it reports, in epochs of `steps_per_epoch` steps.
 
-    `steps_per_epoch=0` means about one look at every train image: images // batch images. A log
-    row is the mean of `log_every` steps; `evaluate_every=0` evaluates only at the end.
+    `steps_per_epoch=0` means as many examples as there are train images, an example being what a
+    network reads: an image, or a set of them. A log row is the mean of `log_every` steps;
+    `evaluate_every=0` evaluates only at the end.
     """
 
     epochs: float
@@ -59,9 +60,9 @@ class Course(NamedTuple):
     evaluate_every: float
     checkpoint_every: float
 
-    def of(self, images: int, batch_images: int) -> 'Course':
-        """The same course with `steps_per_epoch` filled in for a training set."""
-        derived = max(1, images // batch_images)
+    def of(self, images: int, examples: int) -> 'Course':
+        """The same course with `steps_per_epoch` filled in, for `examples` a batch."""
+        derived = max(1, images // examples)
         return self._replace(steps_per_epoch=self.steps_per_epoch or derived)
 
     @property
@@ -122,18 +123,24 @@ def blank_batch(config: ConfigDict) -> Batch:
     return Batch(jnp.zeros((*shots, *size)), jnp.zeros(1, int), *[jnp.zeros(shots, int)] * 2)
 
 
-def plan(config: ConfigDict, dataset: Dataset) -> tuple[Callable[[int], sampling.Plan], int]:
-    """The batch of every step, and its number of images, after checking that it can be drawn."""
+def plan(config: ConfigDict, dataset: Dataset) -> Callable[[int], sampling.Plan]:
+    """The batch of every step, after checking that it can be drawn."""
     records = dataset.train.records
     index = sampling.index(labels(records), records.cameras, records.tracklets)
     sampling.check(index, **config.sampling)
-    draw = partial(sampling.plan, index, config.seed, **config.sampling)
-    images = draw(0).rows.size
+    parallel.check_share(config.sampling.identities * config.sampling.sets, parallel.mesh())
     shots = config.sampling.shots
     short = sampling.short_identities(index, shots)
     if short:
         logging.info('%d identities have fewer than %d images: repeated', short, shots)
-    return draw, images
+    return partial(sampling.plan, index, config.seed, **config.sampling)
+
+
+def course(config: ConfigDict, dataset: Dataset) -> Course:
+    """How long a config trains on a data set."""
+    sets = config.sampling.identities * config.sampling.sets
+    examples = sets * (config.sampling.shots if reads(config) == 'singles' else 1)
+    return Course(**config.train).of(len(dataset.train.records.pids), examples)
 
 
 def check_keys(config: ConfigDict) -> None:
@@ -144,15 +151,32 @@ def check_keys(config: ConfigDict) -> None:
 
 
 def _check_teacher(name: str, config: ConfigDict, teacher: Teacher) -> None:
-    """A T-net must read as many shots as sets hold, and images of the student's size."""
-    size = ('height', 'width', 'channels')
-    keys = [('data', key) for key in size]
-    if reads(teacher.config) == 'stacked':
-        keys.append(('sampling', 'shots'))
-    for part, key in keys:
-        theirs, ours = teacher.config[part][key], config[part][key]
-        if theirs != ours:
-            raise ValueError(
-                f'teacher {name} ({teacher.run}) was made for {part}.{key}={theirs}, but this '
-                f'config has {part}.{key}={ours}'
-            )
+    """A teacher has the student's images, and reads them as the student's method wants it to."""
+    label = f'teacher {name} ({teacher.run})'
+    check_size(label, teacher.config, config)
+    theirs, ours = runs.content(teacher.config), runs.content(config)
+    if theirs != ours:
+        raise ValueError(f'{label} was trained on {theirs}, but this config has {ours}')
+    made = reads(teacher.config)
+    if made == 'stacked':
+        _check_equal(label, 'sampling', 'shots', teacher.config, config)
+    wanted = config.method.teacher_reads if 'teacher_reads' in config.method else made
+    if (made == 'stacked') != (wanted == 'stacked'):
+        raise ValueError(
+            f'{label} was made with method.reads={made!r}, but this config has '
+            f'method.teacher_reads={wanted!r}'
+        )
+
+
+def check_size(label: str, theirs: ConfigDict, ours: ConfigDict) -> None:
+    """ValueError where a network was made for images of another size."""
+    for key in ('height', 'width', 'channels'):
+        _check_equal(label, 'data', key, theirs, ours)
+
+
+def _check_equal(label: str, part: str, key: str, theirs: ConfigDict, ours: ConfigDict) -> None:
+    if theirs[part][key] != ours[part][key]:
+        raise ValueError(
+            f'{label} was made for {part}.{key}={theirs[part][key]}, but this config has '
+            f'{part}.{key}={ours[part][key]}'
+        )

@@ -33,7 +33,17 @@ def start(run: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
         return
     found = _locked(run)
     found.pop('versions', None)
-    differences = _differences(_flat(found), _flat(wanted))
+    _refuse(run, _differences(_flat(found), _flat(wanted)))
+
+
+def check_same(run: Path, config: ConfigDict, but: tuple[str, ...]) -> None:
+    """RunError naming what differs from the run's config in other parts than `but`."""
+    pair = _locked(run)['config'], json.loads(config.to_json())
+    parts = ({key: part for key, part in tree.items() if key not in but} for tree in pair)
+    _refuse(run, _differences(*map(_flat, parts)))
+
+
+def _refuse(run: Path, differences: list[str]) -> None:
     if differences:
         raise RunError(
             f'{run} is a run of another config. Nothing was changed; give another --workdir, or '
@@ -44,6 +54,11 @@ def start(run: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
 def config_of(run: Path) -> ConfigDict:
     """The locked config of a run; RunError if there is none."""
     return ConfigDict(_locked(run)['config'])
+
+
+def content(config: ConfigDict) -> dict[str, Any]:
+    """The part of config.data that says what the images are, not where they lie."""
+    return {key: value for key, value in config.data.items() if key not in WHERE}
 
 
 def classes_of(run: Path) -> int:
@@ -106,7 +121,8 @@ def _locked(run: Path) -> dict:
 def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
     """Leaves by dotted path, without where a data set's images lie."""
     if not isinstance(tree, dict):
-        return {prefix: tree}
+        is_path = isinstance(tree, str) and prefix.rpartition('.')[0] == 'config.teachers'
+        return {prefix: os.path.abspath(tree) if is_path else tree}
     keys = [k for k in tree if not (prefix.split('.')[-1] == 'data' and k in WHERE)]
     parts = (_flat(tree[k], f'{prefix}.{k}' if prefix else k) for k in keys)
     return {key: value for part in parts for key, value in part.items()}

@@ -1,7 +1,6 @@
 """The train step, the loop and a whole run: one of each for every method."""
 
 import contextlib
-import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -116,11 +115,10 @@ def assemble(config: ConfigDict, dataset: Dataset, teachers: dict[str, recipes.T
     Raises TypeError for a misspelt key, ValueError for a value that can not be.
     """
     recipes.check_keys(config)
-    inspect.signature(evaluate.score).bind(*[None] * 4, **config.evaluate)
+    evaluate.check(config, dataset, **config.evaluate)
     networks = {name: t.network(dataset.classes) for name, t in teachers.items()}
     method = recipes.method(config, recipes.network(config, dataset.classes), networks)
-    plan, batch_images = recipes.plan(config, dataset)
-    course = recipes.Course(**config.train).of(len(dataset.train.records.pids), batch_images)
+    plan, course = recipes.plan(config, dataset), recipes.course(config, dataset)
     tx = optimizers.create(
         epochs=course.epochs,
         steps_per_epoch=course.steps_per_epoch,
@@ -141,6 +139,9 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     teachers = recipes.teachers(config, workdir)
     dataset = dataset or data.load(**config.data)
     parts = assemble(config, dataset, teachers)
+    for teacher in teachers.values():
+        if not teacher.given:
+            assemble(teacher.config, dataset, recipes.teachers(teacher.config, teacher.run))
     runs.start(workdir, config, {'classes': dataset.classes, 'data': dataset.fingerprint})
     finished = runs.result_of(workdir)
     if finished is not None:
@@ -148,8 +149,7 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
         return finished
     results, variables = {}, {}
     for name, teacher in teachers.items():
-        same_data = teacher.config.data == config.data
-        results[name] = taught(name, teacher, dataset if same_data else None)
+        results[name] = taught(name, teacher, dataset)
         variables[name] = checkpoints.restore_network(teacher.run).variables
     logging.info('training %s on\n%s', workdir, data.describe(dataset))
     results['student'] = fit(config, workdir, dataset, parts, variables)
@@ -157,7 +157,7 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     return results
 
 
-def taught(name: str, teacher: recipes.Teacher, dataset: Dataset | None) -> dict[str, float]:
+def taught(name: str, teacher: recipes.Teacher, dataset: Dataset) -> dict[str, float]:
     """The summary of a teacher: of the run that was named, or of one trained now."""
     if not teacher.given:
         return run(teacher.config, teacher.run, dataset)['student']

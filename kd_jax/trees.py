@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import traverse_util
 
 Tree = dict[str, Any]
@@ -18,16 +16,6 @@ def join(**parts: Tree) -> Tree:
     """The opposite of `part`: one tree of several parts' variables."""
     kinds = sorted({kind for tree in parts.values() for kind in tree})
     return {kind: {name: t[kind] for name, t in parts.items() if kind in t} for kind in kinds}
-
-
-def copy(tree: Tree) -> Tree:
-    """The same values in buffers of their own: a donated tree must not share any."""
-    return jax.tree.map(jnp.copy, tree)
-
-
-def size(tree: Tree) -> int:
-    """The number of values in all leaves."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def named(tree: Tree) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """A batch of image sets, and which pixels of it a network reads."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped, UInt32
 
-Reads = Literal['singles', 'mean', 'stacked']
 READS = ('singles', 'mean', 'stacked')
 
 

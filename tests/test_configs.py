@@ -211,7 +211,7 @@ def test_the_numbers_of_the_paper():
         assert one.optimizer.warmup == 'exponential'
         assert (one.optimizer.warmup_start, one.optimizer.warmup_epochs) == (8e-6, 20)
         assert one.train.epochs == 300
-        assert one.train.steps_per_epoch == 115
+        assert one.train.steps_per_epoch == 0  # from the data: 7,368 images / 64 = 115
         assert one.augment.erase == one.augment.flip == 0.5
         assert one.augment.erase_teacher
         assert one.evaluate.metric == 'euclidean'
@@ -276,6 +276,8 @@ def test_the_command_line_reaches_the_teacher():
     assert teacher.sampling.shots == teacher.evaluate.shots == 2
     assert (config.method.margin, teacher.method.margin) == (0.5, 0.3)
     assert (config.train.epochs, teacher.train.epochs) == (300, 3)
+    longer = on_the_command_line('umts_cuhk03.py', 'train.epochs=60')
+    assert (longer.train.epochs, longer.teachers.teacher.train.epochs) == (60, 60)
     assemble(config)
 
 

@@ -9,7 +9,7 @@ from kd_jax.data.images import Pixels
 from kd_jax.data.records import DISTRACTOR, Records
 from kd_jax.runs import RunError
 
-OPTIONS = {'metric': 'cosine', 'shots': 1, 'batch': 256}
+OPTIONS = {'same_camera': 'drop', 'metric': 'cosine', 'shots': 1, 'batch': 256}
 
 
 @pytest.fixture(scope='module')

@@ -24,8 +24,8 @@ PARAMS = {
 }
 
 
-def rate(decay, **options):
-    found = optimizers.rate(**{**SCHEDULE, 'decay': decay, **options})
+def rate(schedule, **options):
+    found = optimizers.rate(**{**SCHEDULE, 'schedule': schedule, **options})
     return lambda *steps: np.array([float(found(step)) for step in steps])
 
 

@@ -556,3 +556,16 @@ def test_teachers_that_do_not_fit():
 def test_a_misspelt_key_is_named():
     with pytest.raises(TypeError, match='head_affine'):
         make(head_affine=True)
+
+
+def test_students_of_one_seed_start_alike_and_their_teacher_elsewhere(batch):
+    key = jax.random.key(3, impl='rbg')
+    options = {'feature': 'embedding', **OBJECTIVE}
+    alone = supervised.make(student_net(), {}, reads='singles', **options).init(key, batch)
+    stack = supervised.make(student_net(), {}, reads='stacked', **options).init(key, batch)
+    taught = make().init(key, batch)
+    start = trees.named(trees.part(alone, 'student')['params'])
+    for name, leaf in trees.named(trees.part(taught, 'student')['params']).items():
+        np.testing.assert_array_equal(leaf, start[name])
+    kernel = trees.named(trees.part(stack, 'student')['params'])['layer1_0/conv1/kernel']
+    assert (kernel != start['layer1_0/conv1/kernel']).any()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from kd_jax.data import figures, records
 
+SIZE = 48, 24  # height and width of an image
 CHUNK = 64  # images rendered at a time
 EXPOSURE = 0.75, 1.1  # light in the darkest and in the brightest camera
 CAST = 0.1  # the most by which a camera's red, green or blue leaves its exposure, as a logarithm
@@ -66,8 +67,6 @@ def read(
     cameras: int = 4,
     tracklets: int = 2,
     frames: int = 4,
-    height: int = 48,
-    width: int = 24,
 ) -> records.Source:
     """Carousel of that seed, with `tracklets` of `frames` images for each identity and camera.
 
@@ -75,7 +74,7 @@ def read(
     arguments give equal bytes; a split is rendered when its first image is opened. Raises
     ValueError for counts without a match for every query.
     """
-    counts = (train_identities, test_identities, tracklets, frames, height, width)
+    counts = (train_identities, test_identities, tracklets, frames)
     _check(counts, cameras, tracklets * frames)
     count = train_identities + test_identities
     people = draw_people(seed, count)
@@ -89,7 +88,7 @@ def read(
 
     def render(name: str) -> UInt8[np.ndarray, 'n h w 3']:
         rng = _stream(seed, 4 + list(splits).index(name))
-        return _render(people, places, splits[name], (height, width), rng)
+        return _render(people, places, splits[name], SIZE, rng)
 
     return records.Source(**columns, open=_opener(columns, render), home=None)
 

@@ -32,7 +32,7 @@ class ImageError(DataError):
     """An image file is damaged or is no image; the message has its path and the cause."""
 
     def __init__(self, path: str, cause: str):
-        remedy = 'replace it, or leave bad images out with --config.data.on_bad_image=skip'
+        remedy = 'replace it, or leave bad images out: --config.data.on_bad_image=skip'
         super().__init__(f'{path}: {cause}; {remedy}')
         self.cause = cause
 

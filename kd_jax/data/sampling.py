@@ -13,7 +13,7 @@ class Index(NamedTuple):
 
     order: Int[np.ndarray, 'n']
     starts: Int[np.ndarray, 'i_plus_1']
-    groups: dict[str, np.ndarray]  # per kind of view, the group of every image
+    groups: dict[str, np.ndarray]  # the camera and the tracklet of every image
 
 
 class Plan(NamedTuple):
@@ -30,7 +30,7 @@ def index(
     """Group the images of labels 0..c-1."""
     order = np.argsort(labels, kind='stable')
     starts = np.searchsorted(labels[order], np.arange(labels.max() + 2))
-    return Index(order, starts, {'any': order, 'camera': cameras, 'tracklet': tracklets})
+    return Index(order, starts, {'camera': cameras, 'tracklet': tracklets})
 
 
 def short_identities(index: Index, images: int) -> int:

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -51,13 +52,22 @@ def make(
     weigh = partial(terms, objective=Objective(**objective), axis_name=axis_name)
 
     def init(rng, batch):
-        return trees.join(student=student.init(rng, views.read(batch.images, reads)))
+        key = student_key(rng) if reads == 'singles' else rng
+        return trees.join(student=student.init(key, views.read(batch.images, reads)))
 
     def loss(variables, targets, batch, rng, progress):
         outputs, stats = forward(student, trees.part(variables, 'student'), batch, reads)
         return Losses(*weigh(outputs, example_labels(batch, reads)), {'student': stats})
 
     return Method(init, no_targets, loss, partial(embed, student, reads, feature))
+
+
+def student_key(rng: jax.Array) -> jax.Array:
+    """The key that the student of single images starts from, in every method.
+
+    Students of one seed start alike, whatever the method, and a T-net of that seed elsewhere.
+    """
+    return jax.random.split(rng, 3)[0]
 
 
 def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -86,13 +86,13 @@ class Parts(NamedTuple):
 
 
 def _init(parts: Parts, rng: jax.Array, batch: Batch) -> Tree:
-    rngs = jax.random.split(rng, 3)
+    _, head_key, teacher_key = jax.random.split(rng, 3)
     images, t_images = views.singles(batch.images), views.read(batch.images, parts.teacher_reads)
     sides = (blank_vectors(parts.t_net, t_images), blank_vectors(parts.student, images))
-    variables = {'student': parts.student.init(rngs[0], images)}
-    variables['heads'] = parts.match.init(rngs[1], *sides, train=False)
+    variables = {'student': parts.student.init(supervised.student_key(rng), images)}
+    variables['heads'] = parts.match.init(head_key, *sides, train=False)
     if parts.joint:
-        variables['teacher'] = parts.t_net.init(rngs[2], t_images)
+        variables['teacher'] = parts.t_net.init(teacher_key, t_images)
     return trees.join(**variables)
 
 

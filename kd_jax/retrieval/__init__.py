@@ -1,1 +1,1 @@
-"""Ranking a gallery for queries: exact scores, re-ranking, and the data sets' protocols."""
+"""Ranking a gallery for queries."""

@@ -5,7 +5,7 @@ over its query's distances. Images of the query's identity by its own camera are
 matches, and each match then moves up by those before it: the counting needs no masks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -83,8 +83,7 @@ def rank(
     with `same_camera='drop'` those of the query's identity and camera (unknown cameras, -1, are
     never the same). A zero vector has cosine similarity 0. Memory is `block` times the gallery.
     """
-    if metric not in METRICS:
-        raise ValueError(f'metric is one of {", ".join(METRICS)}, not {metric!r}')
+    _check_metric(metric)
     query, gallery = _finite(query, 'query'), _finite(gallery, 'gallery')
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f'query has {query.shape[1]} features, gallery {gallery.shape[1]}')
@@ -112,6 +111,20 @@ def rank_distances(
     kept, pairs = _find_pairs(distances.shape, labels, same_camera)
     places = _place(lambda rows: _order(distances[rows][:, kept]), pairs, len(distances), block)
     return _score(pairs, places, *distances.shape)
+
+
+def check(labels: Sequence[Int[ArrayLike, '_']], *, metric: str, same_camera: str) -> None:
+    """Raise, before there are any features, the ValueError that `rank` would raise.
+
+    `labels` are ids of query and gallery, then cameras of query and gallery.
+    """
+    _check_metric(metric)
+    _find_pairs((len(labels[0]), len(labels[1])), labels, same_camera)
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in METRICS:
+        raise ValueError(f'metric is one of {", ".join(METRICS)}, not {metric!r}')
 
 
 def _finite(values: Num[ArrayLike, 'n d'], name: str) -> Float[np.ndarray, 'n d']:
