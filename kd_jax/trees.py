@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 from flax import traverse_util
 
 Tree = dict[str, Any]
@@ -16,6 +17,11 @@ def join(**parts: Tree) -> Tree:
     """The opposite of `part`: one tree of several parts' variables."""
     kinds = sorted({kind for tree in parts.values() for kind in tree})
     return {kind: {name: t[kind] for name, t in parts.items() if kind in t} for kind in kinds}
+
+
+def size(tree: Tree) -> int:
+    """The number of values in all leaves."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def named(tree: Tree) -> dict[str, Any]:

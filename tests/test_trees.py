@@ -31,6 +31,11 @@ def test_join_of_nothing():
     assert trees.join() == {}
 
 
+def test_size_counts_values():
+    assert trees.size(VARIABLES) == 6 + 4 + 5 + 6 + 4
+    assert trees.size({}) == 0
+
+
 def test_named():
     names = trees.named(VARIABLES['params'])
     assert set(names) == {

@@ -37,7 +37,7 @@ def make(
     axis_name: str | None = None,
     **objective: Any,
 ) -> Method:
-    """Cross-entropy + batch-hard triplet on what the network reads of a set (methods.md §4).
+    """Cross-entropy + batch-hard triplet on what the network reads of a set.
 
     `reads`: 'singles' (each image an example), 'mean' (the mean over a set's images of embedding
     and logits: UMTS' Scheme B) or 'stacked' (a set's images stacked in channels: Scheme C).

@@ -43,14 +43,14 @@ def make(
     """L = L_ReID + Σ_b λ_b L_UKD^b on the student (UMTS eq. 5), means over all P·K images.
 
     `stages`: those matched, of 1…5; `weights` λ_b and `reductions` r_b of all five.
-    `uncertainty=False` is MTS (eq. 2). `joint=True` trains the T-net beside the student, on its
-    own loss only. `teacher_reads`: 'stacked' is the paper's T-net, 'mean' averages a
-    single-image net over the shots, 'singles' gives each image its own target (a control that
-    sees one shot). `teacher_head`: 'trained' as in the paper, or 'frozen'; `head_bn_affine=True`
-    is the heads' literal BatchNorm, whose trivial solution is zero. The rest are
-    `supervised.Objective`'s fields.
+    `uncertainty=False` is MTS (eq. 2). `joint=True` trains a T-net of the student's network
+    beside it, on its own loss only (positives need `sampling.sets` above 1). `teacher_reads`:
+    'stacked' is the paper's T-net, 'mean' averages a single-image net over the shots, 'singles'
+    gives each image its own target (a control that sees one shot). `teacher_head`: 'trained' as
+    in the paper, or 'frozen'; `head_bn_affine=True` is the heads' literal BatchNorm, whose
+    trivial solution is zero. The rest are `supervised.Objective`'s fields.
 
-    Assumptions (methods.md): A-UMTS-RED, the means and a squared norm summed over dimensions;
+    Assumptions: A-UMTS-RED, the means and a squared norm summed over dimensions;
     A-UMTS-FREEZE, T in inference mode; A-UMTS-HEAD, heads without affine BatchNorm;
     A-UMTS-VINIT, the start of the log-variance. Raises ValueError for unknown stages or words
     and for a missing teacher.

@@ -76,7 +76,7 @@ class Neck(nn.Module):
 
     `bnneck`: the embedding is the pooled vector, the neck its BatchNorm without bias, the
     classifier has no bias (Luo et al. 2019). `fc_bn_relu`: one vector, ReLU(BN(FC(pooled))), is
-    both embedding and neck, and the classifier has a bias (methods.md: UMTS, width 512).
+    both embedding and neck, and the classifier has a bias (UMTS, of width 512).
     """
 
     kind: str

@@ -14,6 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Num
 
+from kd_jax.retrieval.metrics import METRICS
+
 JUNK = -1  # the identity of gallery images that count for nothing, Market-1501's '-1'
 UNKNOWN = -1  # the camera of an image without one
 PAIRS_AT_ONCE = 16  # counted together: more is faster on an accelerator, slower on a CPU
@@ -158,31 +160,6 @@ def _find_pairs(counts, labels, same_camera) -> tuple[Int[np.ndarray, 'kept'], P
         why = f'{counts[0] - own} have no such identity in the gallery, {own} only under their own'
         raise ValueError(f'none of {counts[0]} queries has a valid match: {why} camera')
     return kept, (rows, columns, junk)
-
-
-def _cosine(query: Float[np.ndarray, 'q d'], gallery: Float[np.ndarray, 'g d']):
-    """Features and offsets such that `offsets - query . gallery` is in the order of distance."""
-    return _unit(query), _unit(gallery), np.zeros(len(gallery), np.float32)
-
-
-def _unit(features: Float[np.ndarray, 'n d']) -> Float32[np.ndarray, 'n d']:
-    largest = np.abs(features).max(axis=1, keepdims=True)  # so that no square over- or underflows
-    features = features / np.where(largest > 0, largest, 1)
-    norm = np.linalg.norm(features, axis=1, keepdims=True)  # at least 1, or 0 for a zero vector
-    return (features / np.maximum(norm, 1)).astype(np.float32)
-
-
-def _euclidean(query: Float[np.ndarray, 'q d'], gallery: Float[np.ndarray, 'g d']):
-    """|q - g|^2 orders as |g|^2 / 2 - q . g, which loses least about the middle of the gallery."""
-    _, exponent = np.frexp(max(np.abs(query).max(), np.abs(gallery).max()))
-    query, gallery = np.ldexp(query, -exponent), np.ldexp(gallery, -exponent)  # squares stay finite
-    centre = gallery.mean(axis=0, dtype=np.float64).astype(gallery.dtype)
-    query, gallery = (query - centre).astype(np.float32), (gallery - centre).astype(np.float32)
-    offsets = np.einsum('gd,gd->g', gallery, gallery, dtype=np.float64) / 2
-    return query, gallery, offsets.astype(np.float32)
-
-
-METRICS = {'cosine': _cosine, 'euclidean': _euclidean}
 
 
 @jax.jit
