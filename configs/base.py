@@ -12,7 +12,7 @@ def supervised(name: str, **reader) -> ConfigDict:
 
     ResNet-50, last stride 1, FC 512 + BN + ReLU; 16 identities × 4 images of 256×128; Adam with
     L2 5e-4, 8e-4 after 20 epochs of exponential warm-up, halved at epochs 40, 80, …, 280 of 300
-    (the warm-up counted in). From random weights.
+    (the warm-up counted in). From random weights, or those of `network.pretrained`.
     """
     config = ConfigDict()
     config.seed = 0
@@ -24,6 +24,7 @@ def supervised(name: str, **reader) -> ConfigDict:
     config.augment.update(erase=0.5, erase_fill=(0.485, 0.456, 0.406), erase_teacher=True)
     config.network = {'name': 'resnet50', 'width': 64, 'stem': 'imagenet', 'last_stride': 1}
     config.network.update(neck='fc_bn_relu', neck_width=512, inflate=1, dtype='float32')
+    config.network.update(last_block_relu='all', conv='auto', pretrained='')
     config.network.batch_norm = 'global'
     config.method = {'name': 'supervised', 'reads': 'singles', 'feature': 'embedding'}
     config.method.update(label_smoothing=0.1, margin=_number(0.3), triplet_weight=1.0)
@@ -53,11 +54,14 @@ def t_net(student: ConfigDict) -> ConfigDict:
     """Scheme C on the student's data and recipe (assumption A-UMTS-T).
 
     16 identities × 4 stacks of K shots, so that a stack has positives; scored with K shots drawn
-    by true identity. The seed and the data are the student's, whatever the command line sets.
+    by true identity. The seed and the data are the student's, whatever the command line sets; so
+    are the backbone and its file of weights, unless it sets the teacher's apart.
     """
     config = student.copy_and_resolve_references()
     config.seed = student.get_ref('seed')
     config.data = student.data
+    for key in ('name', 'pretrained'):
+        config.network[key] = student.network.get_ref(key) + ''
     config.sampling.sets, config.sampling.shots = 4, student.sampling.get_ref('shots')
     config.method.update(reads='stacked', margin=_number(student.method.margin))
     config.evaluate.shots = student.sampling.get_ref('shots')

@@ -8,13 +8,16 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from kd_jax import methods, networks, parallel, runs, views
+from kd_jax import methods, networks, parallel, runs, trees, views
 from kd_jax.data import Dataset, augment, sampling
 from kd_jax.data.records import labels
 from kd_jax.methods import Method
+from kd_jax.networks import pretrained
+from kd_jax.trees import Tree
 from kd_jax.views import Batch
 
 KEYS = {
@@ -76,8 +79,30 @@ class Course(NamedTuple):
 
 
 def network(config: ConfigDict, classes: int) -> nn.Module:
-    """The student of a config."""
-    return networks.create(classes=classes, axis_name=parallel.AXIS, **config.network)
+    """The student of a config; `network.pretrained` says where its weights start (`started`)."""
+    options = {k: v for k, v in config.network.items() if k != 'pretrained'}
+    return networks.create(classes=classes, axis_name=parallel.AXIS, **options)
+
+
+def started(config: ConfigDict, classes: int, variables: Tree) -> Tree:
+    """Fresh variables of a run, its networks with the weights of `network.pretrained` if any."""
+    path = config.network.pretrained
+    if not path:
+        return variables
+    load = partial(pretrained.load, network(config, classes), path=path)
+    parts = {name: trees.part(variables, name) for name in variables['params']}
+    return trees.join(
+        **{name: tree if name == 'heads' else load(variables=tree) for name, tree in parts.items()}
+    )
+
+
+def check_weights(config: ConfigDict, classes: int) -> None:
+    """Raise ValueError, before training, where `network.pretrained` does not fit."""
+    if config.network.pretrained:
+        made = network(config, classes)
+        shapes = jax.eval_shape(made.init, jax.random.key(0), blank_input(config))
+        blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        pretrained.load(made, blank, config.network.pretrained)
 
 
 def method(config: ConfigDict, student: nn.Module, teachers: dict[str, nn.Module]) -> Method:

@@ -121,7 +121,9 @@ def _locked(run: Path) -> dict:
 def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
     """Leaves by dotted path, without where a data set's images lie."""
     if not isinstance(tree, dict):
-        is_path = isinstance(tree, str) and prefix.rpartition('.')[0] == 'config.teachers'
+        names_path = prefix.rpartition('.')[0] == 'config.teachers'
+        names_path |= prefix.endswith('.network.pretrained')
+        is_path = names_path and isinstance(tree, str) and tree
         return {prefix: os.path.abspath(tree) if is_path else tree}
     keys = [k for k in tree if not (prefix.split('.')[-1] == 'data' and k in WHERE)]
     parts = (_flat(tree[k], f'{prefix}.{k}' if prefix else k) for k in keys)

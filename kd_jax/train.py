@@ -142,6 +142,8 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     for teacher in teachers.values():
         if not teacher.given:
             assemble(teacher.config, dataset, recipes.teachers(teacher.config, teacher.run))
+            check_start(teacher.config, teacher.run, dataset)
+    check_start(config, workdir, dataset)
     runs.start(workdir, config, {'classes': dataset.classes, 'data': dataset.fingerprint})
     finished = runs.result_of(workdir)
     if finished is not None:
@@ -155,6 +157,12 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     results['student'] = fit(config, workdir, dataset, parts, variables)
     runs.write_json(workdir / 'result.json', results)
     return results
+
+
+def check_start(config: ConfigDict, workdir: Path, dataset: Dataset) -> None:
+    """Check the file that a run starts from; one that goes on does not need it any more."""
+    if not (workdir / 'checkpoints').exists():
+        recipes.check_weights(config, dataset.classes)
 
 
 def taught(name: str, teacher: recipes.Teacher, dataset: Dataset) -> dict[str, float]:
@@ -179,7 +187,7 @@ def fit(
     teachers = parallel.replicate(teachers, mesh)
     state = create_state(method, tx, recipes.blank_batch(config), config.seed)
     with checkpoints.manager(workdir) as saved, contextlib.ExitStack() as opened:
-        state = parallel.replicate(restored(saved, state), mesh)
+        state = parallel.replicate(restored(saved, state, config, dataset.classes), mesh)
         start, summary = saved.latest_step() or 0, None
         log = Log(workdir, start, course.steps, plan(0).rows.size)
         opened.callback(log.close)
@@ -200,10 +208,10 @@ def fit(
     return summary or score(state.variables)
 
 
-def restored(saved: Any, state: TrainState) -> TrainState:
-    """The state of the last checkpoint, or the given one where there is none."""
+def restored(saved: Any, state: TrainState, config: ConfigDict, classes: int) -> TrainState:
+    """The state of the last checkpoint, or the given one with the weights that it starts from."""
     step = saved.latest_step()
     if step is None:
-        return state
+        return state._replace(variables=recipes.started(config, classes, state.variables))
     logging.info('going on from the checkpoint of step %d', step)
     return from_items(checkpoints.restore(saved, step, items(state)))

@@ -32,4 +32,16 @@ def named(tree: Tree) -> dict[str, Any]:
 def under(tree: Tree, prefixes: tuple[str, ...]) -> Tree:
     """True for every leaf whose path starts with one of the prefixes, else False."""
     flat = {name: any(name.startswith(p) for p in prefixes) for name in named(tree)}
-    return traverse_util.unflatten_dict(flat, sep='/')
+    return unnamed(flat)
+
+
+def unnamed(leaves: dict[str, Any]) -> Tree:
+    """The opposite of `named`."""
+    return traverse_util.unflatten_dict(leaves, sep='/')
+
+
+def replaced(tree: Tree, source: Tree, prefixes: tuple[str, ...]) -> Tree:
+    """The tree with every leaf whose path starts with one of the prefixes taken from `source`."""
+    fresh = named(source)
+    leaves = named(tree).items()
+    return unnamed({k: fresh[k] if k.startswith(prefixes) else value for k, value in leaves})

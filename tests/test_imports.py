@@ -51,9 +51,21 @@ def imported(source):
     return {name.split('.')[1] for name in names if name.startswith('kd_jax.')}
 
 
+def without_command(source):
+    """A source without its function `main`: a command stands on the top floor."""
+    tree = ast.parse(source)
+    tree.body = [n for n in tree.body if not isinstance(n, ast.FunctionDef) or n.name != 'main']
+    return ast.unparse(tree)
+
+
 def upward(module, source):
-    """What a module imports from floors above its own."""
-    return {name for name in imported(source) if FLOOR[name] > FLOOR[module]}
+    """What a module imports from floors above its own, not counting its command."""
+    return {n for n in imported(without_command(source)) if FLOOR[n] > FLOOR[module]}
+
+
+def module_of(path):
+    """Which name has the floor that a file stands on."""
+    return 'main' if path.name == '__main__.py' else path.parts[0].removesuffix('.py')
 
 
 def python(code, *arguments):
@@ -70,7 +82,7 @@ def test_every_file_is_on_a_floor():
 
 @pytest.mark.parametrize('path', SOURCES, ids=str)
 def test_imports_point_down(path):
-    module = path.parts[0].removesuffix('.py')
+    module = module_of(path)
     if module == '__init__':
         assert not imported(SOURCES[path])
     else:
@@ -85,11 +97,23 @@ def test_imports_point_down(path):
         'from kd_jax import losses, train',
         'from kd_jax.train import run',
         'def f():\n    if f:\n        from kd_jax import train',
+        'from kd_jax import train\ndef main():\n    train.run()',
+        'class A:\n    def main(self):\n        from kd_jax import train',
     ],
 )
 def test_the_walk_sees_an_upward_arrow(source):
     assert upward('evaluate', source) == {'train'}
     assert upward('train', source) == set()
+
+
+def test_a_command_stands_on_the_top_floor():
+    """A function `main` may import what the rest of its file must not, and a __main__.py too."""
+    command = 'def main():\n    from kd_jax import train\n'
+    assert upward('losses', command) == set()
+    assert upward('losses', command + 'from kd_jax import evaluate') == {'evaluate'}
+    assert module_of(Path('networks/__main__.py')) == 'main'
+    assert module_of(Path('networks/cost.py')) == 'networks'
+    assert module_of(Path('main.py')) == 'main'
 
 
 def test_tensorflow_is_imported_by_feeds_and_builders_only():

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 from kd_jax import losses, parallel
-from kd_jax.networks import resnet
+from kd_jax.networks import network
 
 GOLDEN = np.load(Path(__file__).parent / 'golden' / 'losses.npz')
 PRECISIONS = [(np.float64, 1e-6), (np.float32, 1e-5)]
@@ -108,7 +108,7 @@ def neck(facts, dtype, train):
     """The rows' logits, the mean over the views, through the network's own neck."""
     norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
     classes, width = facts['cls_weight'].shape
-    module = resnet.Neck('bnneck', width, classes, norm)
+    module = network.Neck('bnneck', width, classes, norm)
     arrays = as_arrays(dtype, *(facts[k] for k in ('bn_weight', 'cls_weight', 'bn_mean0')))
     scale, kernel, mean = arrays
     statistics = {'neck_bn': {'mean': mean, 'var': jnp.asarray(facts['bn_var0'], dtype)}}

@@ -2,16 +2,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_options import create
 from random_trees import random_init
 
-from kd_jax import losses, networks, trees
+from kd_jax import losses, trees
 from kd_jax.methods import supervised
 from kd_jax.networks import Outputs
 from kd_jax.views import Batch
 
-SETS, SHOTS, CLASSES = 4, 2, 5
-NETWORK = {'classes': CLASSES, 'width': 4, 'stem': 'small', 'last_stride': 1}
-NETWORK |= {'neck': 'bnneck', 'inflate': 1, 'dtype': 'float32'}
+SETS, SHOTS = 4, 2
 OBJECTIVE = {'label_smoothing': 0.1, 'margin': 0.3}
 OPTIONS = {'reads': 'singles', 'feature': 'embedding', **OBJECTIVE}
 READS = ['singles', 'mean', 'stacked']
@@ -19,8 +18,7 @@ LABELS = [3, 1, 3, 1]
 
 
 def make(teachers=(), **changes):
-    network = networks.create('resnet10', **NETWORK)
-    return supervised.make(network, dict(teachers), **(OPTIONS | changes))
+    return supervised.make(create(), dict(teachers), **(OPTIONS | changes))
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +46,7 @@ def passed(request, batch):
     """
     reads = request.param
     method, after = make(reads=reads), make(reads=reads, feature='neck')
-    network = networks.create('resnet10', **NETWORK)
+    network = create()
     variables = random_init(method.init, batch)
 
     @jax.jit
@@ -182,9 +180,8 @@ def test_unknown_words(key, choices):
 
 
 def test_teachers_are_refused():
-    network = networks.create('resnet10', **NETWORK)
     with pytest.raises(ValueError, match='takes no teachers, given mentor'):
-        make(teachers={'mentor': network})
+        make(teachers={'mentor': create()})
 
 
 def test_a_misspelt_key_is_named():
@@ -193,6 +190,5 @@ def test_a_misspelt_key_is_named():
 
 
 def test_a_missing_key_is_named():
-    network = networks.create('resnet10', **NETWORK)
     with pytest.raises(TypeError, match='margin'):
-        supervised.make(network, {}, reads='singles', feature='neck', label_smoothing=0.1)
+        supervised.make(create(), {}, reads='singles', feature='neck', label_smoothing=0.1)

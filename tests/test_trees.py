@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import pytest
 
 from kd_jax import trees
 
@@ -55,3 +56,40 @@ def test_under_marks_what_starts_with_a_prefix():
     }
     nothing = trees.under(VARIABLES['params'], ())
     assert not any(jax.tree.leaves(nothing))
+
+
+def test_unnamed_undoes_named():
+    again = trees.unnamed(trees.named(VARIABLES))
+    assert jax.tree.structure(again) == jax.tree.structure(VARIABLES)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a is b, again, VARIABLES))
+    assert trees.unnamed({}) == {}
+
+
+def test_replaced_takes_what_starts_with_a_prefix():
+    source = jax.tree.map(lambda leaf: leaf + 7, VARIABLES)
+    prefixes = ('params/heads/stage1/', 'batch_stats/student/')
+    found = trees.named(trees.replaced(VARIABLES, source, prefixes))
+    old, new = trees.named(VARIABLES), trees.named(source)
+    fresh = {'params/heads/stage1/w', 'batch_stats/student/bn1/mean'}
+    assert list(found) == list(old)
+    assert all(leaf is (new if name in fresh else old)[name] for name, leaf in found.items())
+
+
+def test_replaced_by_nothing_or_everything():
+    source = jax.tree.map(lambda leaf: leaf + 7, VARIABLES)
+    for prefixes, wanted in (((), VARIABLES), (('none/',), VARIABLES), (('',), source)):
+        found = trees.replaced(VARIABLES, source, prefixes)
+        assert jax.tree.structure(found) == jax.tree.structure(wanted)
+        assert jax.tree.all(jax.tree.map(lambda a, b: a is b, found, wanted))
+
+
+def test_replaced_takes_no_more_than_the_tree_has():
+    """A source may be of more parts; a leaf that it lacks is named."""
+    own = trees.part(VARIABLES, 'student')
+    larger = jax.tree.map(lambda leaf: leaf + 7, own)
+    larger['params']['bn2'] = {'scale': jnp.zeros(4)}
+    found = trees.replaced(own, larger, ('params/bn',))
+    assert set(trees.named(found)) == set(trees.named(own))
+    del larger['params']['bn1']
+    with pytest.raises(KeyError, match='params/bn1/scale'):
+        trees.replaced(own, larger, ('params/bn',))

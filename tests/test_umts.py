@@ -6,17 +6,16 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec as P
+from network_options import create
 from random_trees import random_init, random_variables
 
-from kd_jax import heads, networks, optimizers, parallel, train, trees
+from kd_jax import heads, optimizers, parallel, train, trees
 from kd_jax.heads import Matched
 from kd_jax.methods import supervised, umts
 from kd_jax.views import Batch
 
-SETS, SHOTS, CLASSES = 4, 2, 5
+SETS, SHOTS = 4, 2
 LABELS = [3, 1, 3, 0]
-NETWORK = {'classes': CLASSES, 'width': 4, 'stem': 'small', 'last_stride': 1}
-NETWORK |= {'neck': 'bnneck', 'inflate': 1, 'dtype': 'float32'}
 OBJECTIVE = {'label_smoothing': 0.1, 'margin': 0.3}
 OPTIONS = {'stages': (1, 2, 3, 4, 5), 'weights': (0.1, 0.2, 0.3, 0.4, 0.5)}
 OPTIONS |= {'reductions': (1, 2, 2, 4, 4), 'uncertainty': True, 'joint': False}
@@ -30,19 +29,15 @@ T_REID = ('teacher_identity', 'teacher_triplet')
 UKD = tuple(f'stage{b}' for b in umts.STAGES)
 
 
-def student_net(**changes):
-    return networks.create('resnet10', **(NETWORK | changes))
-
-
 def t_net():
     """Another neck and width, so that the two can not be mistaken for each other."""
-    return networks.create('resnet10', **(NETWORK | {'neck': 'fc_bn_relu', 'neck_width': 16}))
+    return create(neck='fc_bn_relu')
 
 
 def make(**changes):
     options = OPTIONS | changes
     teachers = {} if options['joint'] else {'teacher': t_net()}
-    return umts.make(student_net(axis_name=options.get('axis_name')), teachers, **options)
+    return umts.make(create(axis_name=options.get('axis_name')), teachers, **options)
 
 
 def near(actual, expected):
@@ -110,9 +105,9 @@ def forward():
                 name: make(**options).loss(variables, targets, batch, None, 0.0)
                 for name, options in METHODS.items()
             },
-            'student': student_net().apply(of_student, images, True, mutable=['batch_stats']),
+            'student': create().apply(of_student, images, True, mutable=['batch_stats']),
             'embedding': make().embed({k: {'student': v} for k, v in of_student.items()}, batch[0]),
-            'inference': student_net().apply(of_student, images),
+            'inference': create().apply(of_student, images),
             'teacher': t_net().apply(teachers['teacher'], stacked(batch.images), train=False),
         }
 
@@ -364,7 +359,7 @@ def joint(batch):
             return sum(chosen[name] * term for name, term in losses.terms.items()), losses
 
         own = trees.part(variables, 'teacher')
-        outputs = student_net().apply(own, stacked(batch.images), True, mutable=['batch_stats'])
+        outputs = create().apply(own, stacked(batch.images), True, mutable=['batch_stats'])
         return *jax.grad(total, has_aux=True)(params), outputs
 
     def named(*terms):
@@ -548,9 +543,9 @@ def test_values_that_can_not_be(changes, message):
 def test_teachers_that_do_not_fit():
     for given in ({}, {'mentor': t_net()}, {'teacher': t_net(), 'mentor': t_net()}):
         with pytest.raises(ValueError, match=r'needs config\.teachers\.teacher'):
-            umts.make(student_net(), given, **OPTIONS)
+            umts.make(create(), given, **OPTIONS)
     with pytest.raises(ValueError, match=r'joint=True .*give no teachers'):
-        umts.make(student_net(), {'teacher': t_net()}, **(OPTIONS | {'joint': True}))
+        umts.make(create(), {'teacher': t_net()}, **(OPTIONS | {'joint': True}))
 
 
 def test_a_misspelt_key_is_named():
@@ -561,8 +556,8 @@ def test_a_misspelt_key_is_named():
 def test_students_of_one_seed_start_alike_and_their_teacher_elsewhere(batch):
     key = jax.random.key(3, impl='rbg')
     options = {'feature': 'embedding', **OBJECTIVE}
-    alone = supervised.make(student_net(), {}, reads='singles', **options).init(key, batch)
-    stack = supervised.make(student_net(), {}, reads='stacked', **options).init(key, batch)
+    alone = supervised.make(create(), {}, reads='singles', **options).init(key, batch)
+    stack = supervised.make(create(), {}, reads='stacked', **options).init(key, batch)
     taught = make().init(key, batch)
     start = trees.named(trees.part(alone, 'student')['params'])
     for name, leaf in trees.named(trees.part(taught, 'student')['params']).items():

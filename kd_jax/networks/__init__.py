@@ -1,33 +1,55 @@
 """Networks that map images to `Outputs`, by name."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
-from jaxtyping import Array, Float
+from kd_jax.networks import densenet, mobilenet, osnet, resnet
+from kd_jax.networks.network import Network, Outputs
+
+__all__ = ['BACKBONES', 'Network', 'Outputs', 'create']
+
+# Name -> class and what tells networks of one class apart.
+BACKBONES = {
+    name: (backbone, fields)
+    for module, backbone in (
+        (resnet, resnet.ResNet),
+        (osnet, osnet.OSNet),
+        (densenet, densenet.DenseNet),
+        (mobilenet, mobilenet.MobileNet),
+    )
+    for name, fields in module.NETWORKS.items()
+}
+WORDS = {
+    'stem': ('imagenet', 'small'),
+    'last_stride': (1, 2),
+    'last_block_relu': ('all', 'paper', 'code'),
+    'neck': ('fc_bn_relu', 'bnneck'),
+    'dtype': ('float32', 'bfloat16'),
+    'conv': ('auto', 'xla', 'cpu'),
+    'batch_norm': ('global', 'device'),
+}
 
 
-class Outputs(NamedTuple):
-    """What every network returns, always.
+def create(name: str, *, batch_norm: str, axis_name: str | None = None, **options: Any) -> Network:
+    """The network called `name`, e.g. 'resnet50'.
 
-    `stages` are the feature maps of the stages; `embedding` is the vector the triplet loss sees;
-    `neck` is what the classifier reads; `logits` has a column per train identity. The last three
-    are float32 whatever the network computes in.
+    `classes`: train identities. `width`: channels of a ResNet's first stage, 64 as published; any
+    network is so many 64ths as wide as published. `stem`: 'imagenet', or 'small' for images of 32
+    pixels. `last_stride`: of the last stage. `last_block_relu`: 'all' as published, 'paper'
+    without the network's last ReLU, 'code' without any in a ResNet's last block (VKD's paper and
+    code). `neck`, `neck_width`: see `network.Neck`. `inflate`: of how many images, stacked in
+    channels, the first convolution starts as the mean. `dtype`: of the stages. `conv`: 'xla', the
+    matrix products of 'cpu', or 'auto', which is 'cpu' where JAX runs on one. `batch_norm`: over
+    all devices of `axis_name` ('global') or over each ('device').
+
+    Raises ValueError naming the choices for an unknown name or word, TypeError for an option that
+    no network has or one that is missing.
     """
-
-    stages: tuple[Float[Array, 'b _h _w _c'], ...]
-    embedding: Float[Array, 'b d']
-    neck: Float[Array, 'b d']
-    logits: Float[Array, 'b classes']
-
-
-def create(name: str, *, classes: int, **options: Any) -> nn.Module:
-    """The network called `name`, e.g. 'resnet50', for `classes` train identities.
-
-    Raises ValueError naming the known networks for an unknown one, TypeError for an option that
-    the network does not have.
-    """
-    from kd_jax.networks import resnet
-
-    if name not in resnet.BLOCKS:
-        raise ValueError(f'network.name={name!r}: known networks are {", ".join(resnet.BLOCKS)}')
-    return resnet.create(name, classes=classes, **options)
+    if name not in BACKBONES:
+        raise ValueError(f'network.name={name!r}: known networks are {", ".join(BACKBONES)}')
+    for key, value in {**options, 'batch_norm': batch_norm}.items():
+        if key in WORDS and value not in WORDS[key]:
+            choices = ', '.join(map(str, WORDS[key]))
+            raise ValueError(f'network.{key}={value!r}: choose one of {choices}')
+    backbone, fields = BACKBONES[name]
+    axis_name = axis_name if batch_norm == 'global' else None
+    return backbone(**fields, **options, axis_name=axis_name)
