@@ -55,13 +55,12 @@ def t_net(student: ConfigDict) -> ConfigDict:
 
     16 identities × 4 stacks of K shots, so that a stack has positives; scored with K shots drawn
     by true identity. The seed and the data are the student's, whatever the command line sets; so
-    are the backbone and its file of weights, unless it sets the teacher's apart.
+    is the network, but for `inflate`, unless it sets the teacher's apart.
     """
     config = student.copy_and_resolve_references()
     config.seed = student.get_ref('seed')
     config.data = student.data
-    for key in ('name', 'pretrained'):
-        config.network[key] = student.network.get_ref(key) + ''
+    _same_network(config, student)
     config.sampling.sets, config.sampling.shots = 4, student.sampling.get_ref('shots')
     config.method.update(reads='stacked', margin=_number(student.method.margin))
     config.evaluate.shots = student.sampling.get_ref('shots')
@@ -117,6 +116,7 @@ def smoke_umts(config: ConfigDict) -> ConfigDict:
     smoke(config)
     teacher = smoke(config.teachers.teacher)
     teacher.data, teacher.sampling.sets = config.data, 2
+    _same_network(teacher, config)
     config.method.reductions = (1, 1, 1, 1, 1)
     return config
 
@@ -125,6 +125,13 @@ def check(variant: str, *known: str) -> None:
     """Raise ValueError for a variant that a config does not have."""
     if variant not in ('', 'smoke', *known):
         raise ValueError(f'variant {variant!r}: choose one of {", ".join(("smoke", *known))}')
+
+
+def _same_network(teacher: ConfigDict, student: ConfigDict) -> None:
+    """The teacher's network follows the student's where nothing else is set for it."""
+    for key in set(student.network) - {'inflate'}:
+        value = student.network.get_ref(key)
+        teacher.network[key] = value + ('' if isinstance(value.get(), str) else 0)
 
 
 def _number(value: float):

@@ -2,7 +2,8 @@
 
     python -m kd_jax.main --config=configs/umts_folder.py --config.data.root=DIR
 
-The paper's sizes and schedule, from random weights; the T-net trains as many steps as the student.
+The paper's sizes and schedule, from random weights or those of `network.pretrained`; the T-net
+trains as many steps as the student.
 `:tiny` is for grey 32-pixel images and two CPU cores.
 """
 

@@ -5,6 +5,7 @@ import time
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.turns import Contender
@@ -21,7 +22,12 @@ except ImportError:
 
 
 def contenders(
-    ours: Network, variables: Tree, images: np.ndarray, labels: np.ndarray, objective: dict
+    ours: Network,
+    variables: Tree,
+    images: np.ndarray,
+    labels: np.ndarray,
+    objective: dict,
+    optimizer: dict,
 ) -> tuple[list[Contender], np.ndarray | None]:
     """Training and inference in torch, on a GPU compiled too, and the embedding; [] without torch.
 
@@ -29,7 +35,10 @@ def contenders(
     """
     if torch is None:
         return [], None
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = 'cpu' if jax.default_backend() == 'cpu' else 'cuda'
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('this torch has no GPU, but JAX has one: install a torch with CUDA')
+    torch.backends.cudnn.benchmark = True
     network = torch_networks.like(ours)
     torch_networks.load(network, pretrained.tensors(ours, variables))
     network = network.to(device, memory_format=torch.channels_last)
@@ -43,19 +52,27 @@ def contenders(
         name = 'torch.compile' if compiled else 'torch'
         make = torch.compile if compiled else lambda made: made
         twin = partial(copy.deepcopy, network)
-        step = _trained(make(twin()), images, labels, half, objective)
-        found.append(_contender(f'{name} training', step))
-        found.append(_contender(f'{name} inference', _embedded(make(twin()), images, half)))
+        before = torch.cuda.memory_allocated() if device == 'cuda' else 0
+        step = _trained(make(twin()), images, labels, half, objective, optimizer)
+        found.append(_contender(f'{name} training', step, before))
+        before = torch.cuda.memory_allocated() if device == 'cuda' else 0
+        step = _embedded(make(twin()), images, half)
+        found.append(_contender(f'{name} inference', step, before))
     return found, embedding
 
 
-def _trained(network: Any, images, labels, half: bool, objective: dict):
+def _trained(network: Any, images, labels, half: bool, objective: dict, optimizer: dict):
     """One step as ours: identity loss with smoothing, batch-hard triplet, Adam with L2."""
     network.train()
-    optimizer = torch.optim.Adam(network.parameters(), 8e-4, weight_decay=5e-4)
+    adam = torch.optim.Adam(
+        network.parameters(),
+        optimizer['learning_rate'],
+        weight_decay=optimizer['weight_decay'],
+        fused=images.is_cuda,
+    )
 
     def step():
-        optimizer.zero_grad(set_to_none=True)
+        adam.zero_grad(set_to_none=True)
         with _precision(images, half):
             embedding, logits = network(images)
             embedding, logits = embedding.float(), logits.float()
@@ -63,7 +80,7 @@ def _trained(network: Any, images, labels, half: bool, objective: dict):
             loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
             loss = loss + _batch_hard_triplet(embedding, labels, objective['margin'])
         loss.backward()
-        optimizer.step()
+        adam.step()
         return loss.item()
 
     return step
@@ -93,13 +110,14 @@ def _precision(images, half: bool):
     return torch.autocast(images.device.type, torch.bfloat16, enabled=half)
 
 
-def _contender(name: str, step) -> Contender:
-    """Timed from the first call, in which torch compiles, and at the peak of the second."""
-    on_gpu = torch.cuda.is_available()
+def _contender(name: str, step, before: int) -> Contender:
+    """Timed from the first call, in which torch compiles; its memory above `before` in a second."""
+    on_gpu = torch.cuda.is_available() and jax.default_backend() != 'cpu'
     started = time.perf_counter()
     step()
     seconds = time.perf_counter() - started if name.startswith('torch.compile') else None
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         step()
-    return Contender(name, step, seconds, torch.cuda.max_memory_allocated() if on_gpu else None)
+    peak = torch.cuda.max_memory_allocated() - before if on_gpu else None
+    return Contender(name, step, seconds, peak)

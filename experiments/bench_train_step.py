@@ -38,6 +38,7 @@ ROUNDS = flags.DEFINE_integer('rounds', 7, 'Turns that each side takes.')
 SECONDS = flags.DEFINE_float('seconds', 2.0, 'How long a turn takes, about.')
 
 CLASSES, SHOTS = 751, 4
+flags.register_validator('batch', lambda n: n > 0 and n % SHOTS == 0, f'give a multiple of {SHOTS}')
 OBJECTIVE = {'label_smoothing': 0.1, 'margin': 0.3}
 OPTIMIZER = {'name': 'adam', 'learning_rate': 8e-4, 'weight_decay': 5e-4, 'warmup': 'linear'}
 OPTIMIZER |= {'warmup_epochs': 0.0, 'warmup_start': 8e-4, 'schedule': 'step', 'boundaries': ()}
@@ -65,8 +66,6 @@ def network() -> Network:
 
 def batch() -> Batch:
     """Identities of four images each: noise, as if normalised."""
-    if BATCH.value % SHOTS:
-        raise ValueError(f'--batch={BATCH.value}: give a multiple of {SHOTS}')
     sets = BATCH.value // SHOTS
     shape = sets, SHOTS, HEIGHT.value, WIDTH.value, 3
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -76,7 +75,7 @@ def batch() -> Batch:
 
 def ours(made: Network, data: Batch) -> tuple[list[Contender], Any]:
     """Our training and inference, and the network's variables that they start from."""
-    mesh, axis = parallel.mesh(), parallel.AXIS
+    mesh, axis = parallel.mesh(jax.devices()[:1]), parallel.AXIS
     options = {'reads': 'singles', 'feature': 'embedding', 'axis_name': axis, **OBJECTIVE}
     method = supervised.make(made, {}, **options)
     tx = optimizers.create(**OPTIMIZER)
@@ -123,7 +122,7 @@ def flops(made: Network, data: Batch) -> dict[str, int]:
 def product() -> tuple[Contender, int]:
     """A product of square matrices, as the measure of what the device can do, and its FLOPs."""
     rows = 2048 if jax.default_backend() == 'cpu' else 8192
-    matrix = jnp.full((rows, rows), 0.5, DTYPE.value)
+    matrix = jax.random.normal(jax.random.key(0), (rows, rows), DTYPE.value)
     step = jax.jit(lambda x: (x @ x)[0, 0])
     return Contender('product', lambda: float(step(matrix))), 2 * rows**3
 
@@ -157,7 +156,7 @@ def main(_: list) -> None:
     found, start = ours(made, data)
     flat = data.images.reshape(-1, *data.images.shape[2:])
     theirs, embedding = bench_torch.contenders(
-        made, start, flat, np.repeat(data.labels, SHOTS), OBJECTIVE
+        made, start, flat, np.repeat(data.labels, SHOTS), OBJECTIVE, OPTIMIZER
     )
     if embedding is not None:
         own = found[1].step()

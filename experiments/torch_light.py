@@ -11,7 +11,7 @@ from kd_jax.networks.osnet import CHANNELS, GATE_REDUCTION
 
 
 class ConvNorm(nn.Module):
-    """Convolutions in a row, then BatchNorm and an activation; torchreid's names."""
+    """A convolution, BatchNorm and, if asked for, ReLU; torchreid's names."""
 
     def __init__(self, inputs, outputs, *, size=1, stride=1, relu=True):
         super().__init__()

@@ -41,7 +41,7 @@ def ratio(times: Times, of: str, to: str) -> tuple[float, float, float]:
 
 
 def median(values: list[float]) -> float:
-    """Of seconds a step."""
+    """The middle of seconds a step, one value a turn."""
     return statistics.median(values)
 
 

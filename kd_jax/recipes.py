@@ -89,11 +89,12 @@ def started(config: ConfigDict, classes: int, variables: Tree) -> Tree:
     path = config.network.pretrained
     if not path:
         return variables
-    load = partial(pretrained.load, network(config, classes), path=path)
+    student = network(config, classes)
     parts = {name: trees.part(variables, name) for name in variables['params']}
-    return trees.join(
-        **{name: tree if name == 'heads' else load(variables=tree) for name, tree in parts.items()}
-    )
+    for name, tree in parts.items():
+        if student.FIRST in tree['params']:  # a network, the student's or one like it; no heads
+            parts[name] = pretrained.load(student, tree, path)
+    return trees.join(**parts)
 
 
 def check_weights(config: ConfigDict, classes: int) -> None:

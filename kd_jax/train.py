@@ -132,8 +132,8 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     """Train a config in a run directory, its teachers first; go on where it stopped.
 
     Returns the result: a summary of every network, teachers and student. Raises RunError for a
-    directory of another config, TypeError for a misspelt key, FloatingPointError where a loss
-    term is not finite.
+    directory of another config, TypeError for a misspelt key, ValueError for what can not be,
+    such as weights of another network, FloatingPointError where a loss term is not finite.
     """
     workdir = Path(workdir)
     teachers = recipes.teachers(config, workdir)

@@ -1,8 +1,13 @@
+import jax
+import numpy as np
 import pytest
 import smoke
+from network_options import create
+from random_trees import random_init
 
 from experiments import turns
 from experiments.turns import Contender
+from kd_jax.networks import pretrained
 
 WITHOUT = 'import sys\nfor name in ("tensorflow", "torch"): sys.modules[name] = None\n'
 RUN = (
@@ -30,6 +35,7 @@ def test_the_bench_runs_without_tensorflow_and_torch():
         assert rows[name][6].endswith('%')
     assert refused[0] == 1
     assert '--batch=6: give a multiple of 4' in refused[2]
+    assert 'Traceback' not in refused[2]
 
 
 def test_contenders_take_turns():
@@ -43,3 +49,21 @@ def test_contenders_take_turns():
 def test_a_ratio_is_the_median_of_rounds():
     times = {'fast': [1.0, 1.0, 2.0], 'slow': [3.0, 2.0, 2.0]}
     assert turns.ratio(times, of='fast', to='slow') == (2.0, 1.0, 3.0)
+
+
+@pytest.mark.parametrize('neck', ['bnneck', 'fc_bn_relu'])
+@pytest.mark.parametrize('name', ['resnet50bam', 'osnet_x0_25', 'densenet121', 'mobilenet_v2'])
+def test_torchs_networks_load_our_exports_and_give_the_same(name, neck):
+    torch = pytest.importorskip('torch')
+    from experiments import torch_networks
+
+    network = create(name, width=16, neck=neck, last_block_relu='code')
+    images = np.random.default_rng(0).normal(size=(2, 64, 32, 3)).astype(np.float32)
+    variables = random_init(network.init, images)
+    twin = torch_networks.like(network).eval()
+    torch_networks.load(twin, pretrained.tensors(network, variables))
+    with torch.inference_mode():
+        found = twin(torch.from_numpy(images).permute(0, 3, 1, 2))
+    outputs = jax.jit(network.apply)(variables, images)
+    for theirs, ours in zip(found, (outputs.embedding, outputs.logits)):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4 * np.abs(ours).max())

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import smoke
 from jax import lax
 from network_options import create
 
@@ -48,7 +49,12 @@ def test_parameters_of_a_backbone_are_those_of_no_neck():
     assert cost.backbone_parameters(variables) == whole - fc - norm - classifier
 
 
-def test_a_row_of_the_table(monkeypatch, capsys):
+@pytest.mark.parametrize('name', ['resnet50', 'osnet_x1_0', 'densenet121', 'mobilenet_v2'])
+def test_the_readme_has_the_rows_of_the_table(name):
+    assert table.row(name, 1) in (smoke.ROOT / 'README.md').read_text().splitlines()
+
+
+def test_a_row_of_the_table(monkeypatch):
     """ResNet-50 at last stride 2 and 224×224 has the 4.09 G multiply-adds that are published."""
     monkeypatch.setattr(table, 'HEIGHT', 224)
     monkeypatch.setattr(table, 'WIDTH', 224)

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from convolutions import Case, assert_near, called, drawn, weights
 from jax import lax
@@ -106,3 +107,14 @@ def test_auto_elsewhere(monkeypatch):
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
     auto, xla = (str(jax.make_jaxpr(n.apply)(variables, images)) for n in networks.values())
     assert auto == xla
+
+
+def test_a_network_is_exported_for_batches_of_any_size():
+    network = create(conv='cpu')
+    images = photos(3, 32, 16, 3)
+    variables = random_init(network.init, images)
+    (batch,) = jax.export.symbolic_shape('b')
+    spec = jax.ShapeDtypeStruct((batch, 32, 16, 3), jnp.float32)
+    embed = jax.jit(lambda x: network.apply(variables, x).embedding)
+    exported = jax.export.export(embed)(spec)
+    np.testing.assert_allclose(exported.call(images), embed(images), rtol=1e-5, atol=1e-5)

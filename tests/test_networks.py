@@ -193,3 +193,9 @@ def test_a_missing_option_is_named(key):
 def test_an_option_of_another_network_is_unknown():
     with pytest.raises(TypeError, match='multiplier'):
         create('resnet10', multiplier=1.0)
+
+
+@pytest.mark.parametrize('key', ['classes', 'width', 'neck_width', 'inflate'])
+def test_numbers_are_at_least_one(key):
+    with pytest.raises(ValueError, match=rf'network\.{key}=0: give at least 1'):
+        create(**{key: 0})

@@ -68,8 +68,8 @@ CASES = {
     'mobilenet_all': ('mobilenet_v2', MOBILENET | {'last_stride': 2}),
     'mobilenet_paper': ('mobilenet_v2', MOBILENET | {'last_block_relu': 'paper'}),
 }
-WITH_BAM = create('resnet50bam')
 FIELDS = ('blocks', 'table')  # that are no options of `create`
+WITH_BAM = create('resnet50bam')
 
 
 def draw(name, shape, seed=SEED):
@@ -82,7 +82,7 @@ def draw(name, shape, seed=SEED):
 
 
 def digest(values):
-    """The root mean square, and up to 128 of the values, evenly spaced."""
+    """The root mean square, which all of an array decides, and up to 128 values, evenly spaced."""
     values = np.asarray(values, np.float64)
     places = np.linspace(0, values.size - 1, min(128, values.size)).astype(int)
     return np.append(np.sqrt((values**2).mean()), values.ravel()[places])

@@ -172,3 +172,11 @@ def test_only_safetensors_are_written(tmp_path, name):
     with pytest.raises(ValueError, match=rf'^{path}: weights are written to files \.safetensors'):
         state_dicts.write(path, TENSORS, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_that_is_there_twice(tmp_path):
+    path = tmp_path / 'weights.npz'
+    np.savez(path, **{'conv1.weight': np.zeros(2), 'module.conv1.weight': np.ones(2)})
+    told = 'holds tensors twice: conv1.weight, module.conv1.weight'
+    with pytest.raises(ValueError, match=told):
+        state_dicts.read(path)

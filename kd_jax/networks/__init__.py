@@ -18,7 +18,8 @@ BACKBONES = {
     )
     for name, fields in module.NETWORKS.items()
 }
-WORDS = {
+NUMBERS = ('classes', 'width', 'neck_width', 'inflate')  # options that are at least 1
+WORDS = {  # the choices of the other options
     'stem': ('imagenet', 'small'),
     'last_stride': (1, 2),
     'last_block_relu': ('all', 'paper', 'code'),
@@ -50,6 +51,9 @@ def create(name: str, *, batch_norm: str, axis_name: str | None = None, **option
         if key in WORDS and value not in WORDS[key]:
             choices = ', '.join(map(str, WORDS[key]))
             raise ValueError(f'network.{key}={value!r}: choose one of {choices}')
+    for key in NUMBERS:
+        if options.get(key, 1) < 1:
+            raise ValueError(f'network.{key}={options[key]}: give at least 1')
     backbone, fields = BACKBONES[name]
     axis_name = axis_name if batch_norm == 'global' else None
     return backbone(**fields, **options, axis_name=axis_name)

@@ -3,6 +3,7 @@
 from functools import partial
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kd_jax.networks.network import Layers
@@ -24,13 +25,15 @@ class BAM(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
         features = max(1, x.shape[-1] // REDUCTION)
-        channel = self._channel_gate(x.mean(axis=(1, 2)), features)
+        channel = self._channel_gate(x.astype(jnp.float32).mean(axis=(1, 2)), features)
         spatial = self._spatial_gate(x, features)
-        return x * (1 + nn.sigmoid(channel[:, None, None] * spatial))
+        return x * (1 + nn.sigmoid(channel.astype(x.dtype)[:, None, None] * spatial))
 
     def _channel_gate(self, pooled, features):
-        dense = partial(nn.Dense, kernel_init=uniform_fan_in, dtype=pooled.dtype)
-        x = self.layers.norm(name='channel_bn')(dense(features, name='channel_fc1')(pooled))
+        dense = partial(nn.Dense, kernel_init=uniform_fan_in)
+        # Pooled, images differ little: the mean of squares less the squared mean would be rounding.
+        norm = self.layers.norm(name='channel_bn', use_fast_variance=False, dtype=jnp.float32)
+        x = norm(dense(features, name='channel_fc1')(pooled))
         return dense(pooled.shape[-1], name='channel_fc2')(nn.relu(x))
 
     def _spatial_gate(self, x, features):

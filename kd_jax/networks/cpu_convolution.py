@@ -39,7 +39,8 @@ def convolve(
 ) -> Float[Array, 'b h2 w2 o']:
     """`lax.conv_general_dilated` of NHWC and HWIO, the same up to rounding, as `nn.Conv` calls it.
 
-    Oblong, grouped and dilated ones are left to XLA: of the networks here only BAM has some.
+    Left to XLA are oblong, grouped and dilated ones (of the networks here only BAM has some), and
+    batches of a symbolic size. `options` are for it alone: nothing else heeds `precision`.
     """
     options |= {'lhs_dilation': lhs_dilation, 'rhs_dilation': rhs_dilation}
     options['feature_group_count'] = groups = feature_group_count
@@ -54,6 +55,8 @@ def convolve(
         return depthwise(images, kernel, stride, pad) if alone else xla()
     if (size, pad) == (1, 0):
         return product(images[:, ::stride, ::stride], kernel[0, 0])
+    if not isinstance(images.shape[0], int):  # a batch of any size, as exports have
+        return xla()
     pixels = math.prod((n + 2 * pad - size) // stride + 1 for n in images.shape[1:3])
     few = pixels <= FEW_PIXELS
     if not few and len(images) * pixels * kernel.size < SMALL:

@@ -32,8 +32,8 @@ def load(network: Network, variables: Tree, path: str | Path, classifier: bool =
 
     The given variables stay where the file has no say: the classifier, unless `classifier` is
     asked for; neck and BAM where the file has none; and the first convolution where it reads
-    another number of channels, but with `network.inflate` above 1 it becomes the file's, tiled
-    over the shots and divided by their number. Statistics of BatchNorm come along.
+    several images stacked in channels, but with `network.inflate` above 1 it becomes the file's,
+    tiled over the images and divided by their number. Statistics of BatchNorm come along.
 
     Raises ValueError listing the tensors that are missing, surplus or of another shape.
     """
@@ -48,7 +48,9 @@ def load(network: Network, variables: Tree, path: str | Path, classifier: bool =
     _check(path, {k: v for k, v in given.items() if k not in kept}, found)
     kept |= {name for name, value in found.items() if value is given[name]}
     taken = len(found.keys() - kept)
-    logging.info('%s: read %d tensors; as drawn stay %s', path, taken, _list(names, kept))
+    dropped = ', '.join(sorted(read.keys() - found.keys())) or 'none'
+    drawn = _list(names, kept)
+    logging.info('%s: read %d tensors; dropped: %s; as drawn: %s', path, taken, dropped, drawn)
     values = given | found
     leaves = {key: jnp.array(from_torch(values[name])) for key, name in names.items()}
     return trees.unnamed(leaves)
@@ -73,7 +75,11 @@ def export(network: Network, variables: Tree, path: str | Path, /, **facts: str)
 
 
 def tensors(network: Network, variables: Tree) -> StateDict:
-    """A network's variables, the classifier's too, in torch's names and layouts."""
+    """A network's variables, the classifier's too, in torch's names and layouts.
+
+    The classifier of identities is `classifier`, as that of ImageNet in some of torch's networks:
+    leave it out there, its shape is another.
+    """
     names = torch_names(network, variables)
     leaves = trees.named(variables).items()
     found = {names[key]: to_torch(np.asarray(value)) for key, value in leaves}
@@ -101,8 +107,9 @@ def _first(found: np.ndarray, given: np.ndarray, inflate: int) -> np.ndarray:
     wanted, channels = given.shape[1], found.shape[1]
     if inflate > 1 and wanted == inflate * channels:
         return np.tile(found, (1, inflate, 1, 1)) / np.float32(inflate)
+    stacked = wanted > channels and wanted % channels == 0
     same_but_for_channels = found[:, :1].shape == given[:, :1].shape
-    return given if wanted != channels and same_but_for_channels else found
+    return given if inflate == 1 and stacked and same_but_for_channels else found
 
 
 def _kept(names: dict, found: StateDict, given: StateDict, classifier: bool) -> set[str]:

@@ -32,11 +32,14 @@ def read(path: str | Path) -> StateDict:
     tensors = _with_torch(path) if path.suffix in ('.pth', '.pt') else _opened(path)
     kept = {k: v for k, v in tensors.items() if not k.endswith('num_batches_tracked')}
     if not kept:
-        raise ValueError(f'{path} holds no tensors')
+        raise ValueError(f'{path} holds no tensors, at its top or under {WRAPPER!r}')
     try:
         names = dialects.renamed(kept)
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from None
+    if len(set(names.values())) < len(names):
+        twice = sorted(k for k, n in names.items() if list(names.values()).count(n) > 1)
+        raise ValueError(f'{path} holds tensors twice: {", ".join(twice[:4])}')
     return {names[key]: value for key, value in kept.items()}
 
 
