@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kd_jax.networks.network import Layers, Network, average_pool, max_pool
+from kd_jax.networks.network import Layers, Network, average_pool
 
 NETWORKS = {'densenet121': {'blocks': (6, 12, 24, 16)}}
 GROWTH = 32
@@ -43,7 +43,10 @@ class DenseNet(Network, kw_only=True):
 
     def stage(self, number: int, x: jax.Array, layers: Layers) -> jax.Array:
         """Stages 1-4 are dense blocks, with what leads to them: the stem, or a transition."""
-        x = self._stem(x, layers) if number == 1 else self._transition(number - 1, x, layers)
+        if number == 1:
+            x = self.strided_stem(x, layers, self.scaled(64), 'norm0')
+        else:
+            x = self._transition(number - 1, x, layers)
         for j in range(self.blocks[number - 1]):
             name = f'denseblock{number}_denselayer{j + 1}'
             x = DenseLayer(self.scaled(GROWTH), layers, name=name)(x)
@@ -51,13 +54,6 @@ class DenseNet(Network, kw_only=True):
             return x
         x = layers.norm(name='norm5')(x)
         return nn.relu(x) if self.last_block_relu == 'all' else x
-
-    def _stem(self, x, layers):
-        """ImageNet: 7×7 stride 2 and max-pool. Small: 3×3 stride 2, for images of 32 pixels."""
-        size = 7 if self.stem == 'imagenet' else 3
-        x = layers.first(self.scaled(64), size, stride=2, name='conv0')(x)
-        x = nn.relu(layers.norm(name='norm0')(x))
-        return max_pool(x) if self.stem == 'imagenet' else x
 
     def _transition(self, number, x, layers):
         """Half the channels, and half the height and width."""

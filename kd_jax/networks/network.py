@@ -126,6 +126,13 @@ class Network(nn.Module, kw_only=True):
         init = inflated(self.inflate) if self.inflate > 1 else kaiming_fan_out
         return Layers(conv, partial(norm, dtype=dtype), partial(conv, kernel_init=init))
 
+    def strided_stem(self, x: jax.Array, layers: Layers, features: int, norm: str) -> jax.Array:
+        """ImageNet: 7×7 stride 2 and max-pool. Small: 3×3 stride 2, for images of 32 pixels."""
+        size = 7 if self.stem == 'imagenet' else 3
+        x = layers.first(features, size, stride=2, name=self.FIRST)(x)
+        x = nn.relu(layers.norm(name=norm)(x))
+        return max_pool(x) if self.stem == 'imagenet' else x
+
     def scaled(self, channels: int) -> int:
         """Published channels at the width of this network."""
         return max(1, channels * self.width // PUBLISHED_WIDTH)
@@ -177,7 +184,7 @@ def inflated(copies: int) -> Callable:
 
 
 def max_pool(x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 c']:
-    """3×3, stride 2, as behind the ImageNet stems."""
+    """3×3, stride 2."""
     return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
 

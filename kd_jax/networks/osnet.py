@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from kd_jax.networks.network import Layers, Network, average_pool, max_pool
+from kd_jax.networks.network import Layers, Network, average_pool
 
 NETWORKS = {
     'osnet_x1_0': {'multiplier': 1.0, 'blocks': 2},
@@ -93,20 +93,14 @@ class OSNet(Network, kw_only=True):
             x = x if self.last_stride == 1 else average_pool(x)
             relu = self.last_block_relu == 'all'
             return self._conv_bn(x, layers, 'conv5', CHANNELS[3], relu=relu)
-        x = self._stem(x, layers) if number == 1 else x
+        if number == 1:
+            x = self.strided_stem(x, layers, self._channels(CHANNELS[0]), 'conv1_bn')
         channels = CHANNELS[number]
         for j in range(self.blocks):
             x = OSBlock(self._channels(channels), layers, name=f'conv{number + 1}_{j}')(x)
         if number == 3:
             return x
         return average_pool(self._conv_bn(x, layers, f'conv{number + 1}_2', channels))
-
-    def _stem(self, x, layers):
-        """ImageNet: 7×7 stride 2 and max-pool. Small: 3×3 stride 2, for images of 32 pixels."""
-        size = 7 if self.stem == 'imagenet' else 3
-        x = layers.first(self._channels(CHANNELS[0]), size, stride=2, name='conv1_conv')(x)
-        x = nn.relu(layers.norm(name='conv1_bn')(x))
-        return max_pool(x) if self.stem == 'imagenet' else x
 
     def _conv_bn(self, x, layers, name, channels, relu=True):
         x = layers.conv(self._channels(channels), 1, name=f'{name}_conv')(x)

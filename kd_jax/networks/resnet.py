@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float
 
 from kd_jax.networks.bam import BAM
-from kd_jax.networks.network import Layers, Network, max_pool
+from kd_jax.networks.network import Layers, Network
 
 # Residual blocks per stage, whether a block is a bottleneck, and whether stages 1-3 end with BAM.
 # 'resnet10' is no network of the papers: one block per stage, for tests, the demo and small
@@ -69,7 +69,7 @@ class ResNet(Network, kw_only=True):
 
     def stage(self, number: int, x: jax.Array, layers: Layers) -> jax.Array:
         """Stages 1-4 are torch's layer1-4, the first with the stem before it."""
-        x = self._stem(x, layers) if number == 1 else x
+        x = self.strided_stem(x, layers, self.width, 'bn1') if number == 1 else x
         blocks = self.blocks[number - 1]
         for j in range(blocks):
             last = number == len(self.blocks) and j == blocks - 1
@@ -82,9 +82,3 @@ class ResNet(Network, kw_only=True):
                 name=f'layer{number}_{j}',
             )(x)
         return BAM(layers, name=f'bam{number}')(x) if self.bam and number < 4 else x
-
-    def _stem(self, x, layers):
-        """ImageNet: 7×7 stride 2 and max-pool. Small: 3×3 stride 2, for images of 32 pixels."""
-        x = layers.first(self.width, 7 if self.stem == 'imagenet' else 3, stride=2, name='conv1')(x)
-        x = nn.relu(layers.norm(name='bn1')(x))
-        return max_pool(x) if self.stem == 'imagenet' else x
