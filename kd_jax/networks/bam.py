@@ -25,14 +25,15 @@ class BAM(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h w c']:
         features = max(1, x.shape[-1] // REDUCTION)
-        channel = self._channel_gate(x.astype(jnp.float32).mean(axis=(1, 2)), features)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        channel = self._channel_gate(wide.mean(axis=(1, 2)), features)
         spatial = self._spatial_gate(x, features)
         return x * (1 + nn.sigmoid(channel.astype(x.dtype)[:, None, None] * spatial))
 
     def _channel_gate(self, pooled, features):
-        dense = partial(nn.Dense, kernel_init=uniform_fan_in)
+        dense = partial(nn.Dense, kernel_init=uniform_fan_in, dtype=pooled.dtype)
         # Pooled, images differ little: the mean of squares less the squared mean would be rounding.
-        norm = self.layers.norm(name='channel_bn', use_fast_variance=False, dtype=jnp.float32)
+        norm = self.layers.norm(name='channel_bn', use_fast_variance=False, dtype=pooled.dtype)
         x = norm(dense(features, name='channel_fc1')(pooled))
         return dense(pooled.shape[-1], name='channel_fc2')(nn.relu(x))
 
