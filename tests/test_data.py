@@ -77,10 +77,10 @@ def test_describe(tmp_path):
     head, *table = data.describe(dataset).splitlines()
     assert head == f'folder {dataset.fingerprint}'
     assert [line.split() for line in table] == [
-        ['images', 'identities', 'cameras', 'distractors'],
-        ['train', '2', '2', '2', '0'],
-        ['query', '1', '1', '1', '0'],
-        ['gallery', '2', '1', '2', '1'],
+        ['images', 'identities', 'cameras', 'tracklets', 'distractors'],
+        ['train', '2', '2', '2', '2', '0'],
+        ['query', '1', '1', '1', '1', '0'],
+        ['gallery', '2', '1', '2', '2', '1'],
     ]
 
 

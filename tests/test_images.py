@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kd_jax.data import cache, images
-from kd_jax.data.records import DataError, from_rows
+from kd_jax.data.records import DataError, from_rows, stamp_of
 
 ROOT = Path(__file__).parents[1]
 SIZE = {'height': 12, 'width': 6, 'channels': 3}
@@ -208,10 +208,13 @@ def test_cache_of_packed_images_notices_a_changed_pack(home):
         opened.append(path)
         return Image.new('RGB', (3, 3))
 
+    def stamp(records):
+        return stamp_of([pack])
+
     for size in 0, 0, 1:
         pack.write_bytes(bytes(size))
         os.utime(pack, ns=(1, 1))
-        cache.cached(records, open_cell, split='train', home=home, **SIZE)
+        cache.cached(records, open_cell, split='train', home=home, stamp=stamp, **SIZE)
     assert len(opened) == 2
 
 

@@ -1,17 +1,28 @@
 """Data sets: `load` finds a reader by its name and puts pixels to its records."""
 
-import importlib
 import pkgutil
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from kd_jax.data.cache import cached
 from kd_jax.data.images import Pixels, streamed
-from kd_jax.data.records import DISTRACTOR, DataError, Records, Source, fingerprint
+from kd_jax.data.records import (
+    DISTRACTOR,
+    Counts,
+    DataError,
+    Records,
+    Source,
+    by_name,
+    counts,
+    fingerprint,
+)
 
 FEEDS = 'stream', 'cached', 'device'
-SPLITS = 'train', 'query', 'gallery'
 
 
 class Split(NamedTuple):
@@ -22,18 +33,31 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Three splits; `fingerprint` is equal wherever the same images are read at the same size."""
+    """Three splits, and further test sets by name (query, gallery).
+
+    `gallery` is `query` itself where a protocol draws both from one pool. `fingerprint` is equal
+    wherever the same images are read at the same size.
+    """
 
     name: str
     train: Split
     query: Split
     gallery: Split
     fingerprint: str
+    more: Mapping[str, tuple[Split, Split]] = MappingProxyType({})
 
     @property
     def classes(self) -> int:
         """The number of training identities."""
         return len(np.unique(self.train.records.pids))
+
+    def tests(self) -> dict[str, tuple[Split, Split]]:
+        """Query and gallery of every test set; the first has no name."""
+        return {'': (self.query, self.gallery), **self.more}
+
+    def splits(self) -> dict[str, Split]:
+        """All splits by name (`records.by_name`)."""
+        return by_name(self.train, self.tests())
 
 
 def load(
@@ -45,7 +69,7 @@ def load(
     feed: str = 'cached',
     on_bad_image: str = 'error',
     cache_dir: str = '',
-    **reader,
+    **options,
 ) -> Dataset:
     """The data set that kd_jax/data/`name`.py reads, its images as uint8[height, width, channels].
 
@@ -56,57 +80,79 @@ def load(
     """
     if feed not in FEEDS:
         raise ValueError(f'feed={feed!r}: choose one of {", ".join(FEEDS)}')
-    source = _read(name, reader)
-    _check(name, *source[:3])
-    options = {'height': height, 'width': width, 'channels': channels, 'on_bad_image': on_bad_image}
+    source = read(name, **options)
+    check_records(name, source.splits())
+    wanted = {'height': height, 'width': width, 'channels': channels, 'on_bad_image': on_bad_image}
     if feed != 'stream':
-        options |= {'home': source.home, 'cache_dir': cache_dir}
+        wanted |= {'home': source.home, 'cache_dir': cache_dir, 'stamp': source.stamp}
     pixels_of = streamed if feed == 'stream' else cached
-    splits = [
-        Split(*pixels_of(getattr(source, split), source.open, split=split, **options))
-        for split in SPLITS
-    ]
-    columns = [split.records for split in splits]
-    _check(name, *columns)
-    made_by = sorted((key, value) for key, value in reader.items() if key != 'root')
-    content = fingerprint(*columns, height, width, channels, str(made_by))
-    return Dataset(name, *splits, content)
+    splits = {
+        split: Split(*pixels_of(records, source.open, split=split, **wanted))
+        for split, records in source.splits().items()
+    }
+    columns = {split: found.records for split, found in splits.items()}
+    check_records(name, columns)
+    made_by = sorted((key, value) for key, value in options.items() if key != 'root')
+    content = fingerprint(*columns.values(), height, width, channels, str(made_by))
+    (query, gallery), *more = (_pair(splits, test) for test in source.tests())
+    return Dataset(name, splits['train'], query, gallery, content, dict(zip(source.more, more)))
+
+
+def read(name: str, **options) -> Source:
+    """What the reader of that name returns, its counts compared with those that are published.
+
+    Raises ValueError naming the readers there are; other counts are logged as warnings.
+    """
+    source = reader(name).read(**options)
+    for split, records in source.splits().items():
+        found, wanted = counts(records), source.expected.get(split, Counts())
+        for what, here, published in zip(Counts._fields, found, wanted):
+            if published and here != published:
+                text = '%s: %s has %s %s, published are %s'
+                logging.warning(text, name, split, f'{here:,}', what, f'{published:,}')
+    return source
+
+
+def readers() -> list[str]:
+    """The names of all data sets."""
+    modules = [module.name for module in pkgutil.iter_modules(__path__)]
+    return [name for name in modules if hasattr(import_module(f'{__name__}.{name}'), 'read')]
+
+
+def reader(name: str) -> ModuleType:
+    """The module that reads a data set; raises ValueError with the names there are."""
+    if name not in readers():
+        raise ValueError(f'name={name!r}: no such data set; choose one of {", ".join(readers())}')
+    return import_module(f'{__name__}.{name}')
 
 
 def describe(dataset: Dataset) -> str:
-    """A table of how many images, identities and cameras each split has.
+    """A table of how many images, identities, cameras and tracklets each split has.
 
     Distractors are images of no identity.
     """
+    heads = (*Counts._fields, 'distractors')
     lines = [f'{dataset.name} {dataset.fingerprint}']
-    lines.append(f'{"":8}{"images":>10}{"identities":>12}{"cameras":>9}{"distractors":>13}')
-    for split in SPLITS:
-        records = getattr(dataset, split).records
-        distractors = records.pids == DISTRACTOR
-        identities = len(np.unique(records.pids[~distractors]))
-        cameras = len(np.unique(records.cameras[records.cameras >= 0]))
-        counts = f'{len(records.pids):10,}{identities:12,}{cameras:9,}{distractors.sum():13,}'
-        lines.append(f'{split:8}{counts}')
+    lines.append(f'{"":14}' + ''.join(f'{head:>13}' for head in heads))
+    for name, split in dataset.splits().items():
+        distractors = int((split.records.pids == DISTRACTOR).sum())
+        numbers = (*counts(split.records), distractors)
+        lines.append(f'{name:14}' + ''.join(f'{number:13,}' for number in numbers))
     return '\n'.join(lines)
 
 
-def _read(name: str, options: dict) -> Source:
-    """What the reader of that name returns; raises ValueError with the names there are."""
-    modules = [module.name for module in pkgutil.iter_modules(__path__)]
-    if name in modules:
-        module = importlib.import_module(f'{__name__}.{name}')
-        if hasattr(module, 'read'):
-            return module.read(**options)
-    imported = [importlib.import_module(f'{__name__}.{module}') for module in modules]
-    readers = [module.__name__.split('.')[-1] for module in imported if hasattr(module, 'read')]
-    raise ValueError(f'name={name!r}: no such data set; choose one of {", ".join(readers)}')
-
-
-def _check(name: str, train: Records, query: Records, gallery: Records) -> None:
+def check_records(name: str, splits: Mapping[str, Records]) -> None:
     """Raises DataError for splits that cannot be trained on or evaluated."""
-    identities = len(np.unique(train.pids))
+    identities = len(np.unique(splits['train'].pids))
     if identities < 2:
         raise DataError(f'{name}: train has {identities} identities, but a loss needs two')
-    for split, records in ('query', query), ('gallery', gallery):
+    for split, records in splits.items():
         if not len(records.pids):
             raise DataError(f'{name}: {split} has no images, so nothing can be ranked')
+
+
+def _pair(splits: dict[str, Split], test: str) -> tuple[Split, Split]:
+    """Query and gallery of a test set."""
+    end = f'_{test}' if test else ''
+    names = ('test', 'test') if f'test{end}' in splits else ('query', 'gallery')
+    return tuple(splits[name + end] for name in names)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from kd_jax.data.images import Pixels, check, reader, sweep, without
-from kd_jax.data.records import DataError, Records, fingerprint
+from kd_jax.data.records import DataError, Records, files_of, fingerprint, stamp_of
 
 HOST = platform.node().replace('.', '_')
 DECODER = 1  # part of a cache's name: count up when `images.decode` gives other pixels
@@ -31,38 +31,32 @@ def cached(
     width: int,
     channels: int,
     on_bad_image: str = 'error',
+    stamp: Callable[[Records], str] | None = None,
 ) -> tuple[Records, Pixels]:
     """Records and pixels that are decoded once, into a file that later runs map into memory.
 
     The file is `split`-KEY.npy in `cache_dir` or else `home`/.kd_jax, where KEY changes with the
-    names, sizes and times of the images' files and with the shape. Without a home there are no
-    files to tell a stale cache by, and the pixels stay in memory. Raises ImageError for the first
-    bad image, or leaves them all out with `on_bad_image='skip'`; DataError if the cache cannot be
-    written.
+    images' names, the `stamp` of what is behind them (by default their files' sizes and times)
+    and the shape. Without a folder for the file the pixels stay in memory. Raises ImageError for
+    the first bad image, or leaves them all out with `on_bad_image='skip'`; DataError if the cache
+    cannot be written.
     """
     check(channels, on_bad_image)
     shape = height, width, channels
     decode_all = partial(sweep, records, reader(open, shape), split, skip=on_bad_image == 'skip')
-    if home is None:
+    if home is None and not (cache_dir and stamp):
         blocks = [np.empty((0, *shape), np.uint8)]
         bad = decode_all(store=blocks.append)
         array = np.concatenate(blocks)
     else:
         folder = Path(cache_dir).expanduser() if cache_dir else home / '.kd_jax'
-        file = folder / f'{split}-{_key(records, home, shape)}.npy'
+        stamped = stamp(records) if stamp else stamp_of(home / path for path in files_of(records))
+        key = fingerprint('\n'.join(records.paths.tolist()), stamped, *shape, DECODER)
+        file = folder / f'{split}-{key}.npy'
         _clean(folder)
         array, bad = _load(file) or _write(file, len(records.paths), shape, decode_all)
     records = without(records, bad, split, on_bad_image)
     return records, Pixels(lambda rows: array[rows], array)
-
-
-def _key(records: Records, home: Path, shape: tuple[int, ...]) -> str:
-    """A fingerprint of the images' names, their files' sizes and times, and the pixels' shape."""
-    files = [home / path for path in records.paths.tolist()]
-    if files and not files[0].exists():  # packed into one file: then any file there may be it
-        files = sorted(file for file in home.iterdir() if file.is_file() and file.name[0] != '.')
-    stamps = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, files)]
-    return fingerprint('\n'.join(records.paths.tolist()), str(stamps), *shape, DECODER)
 
 
 def _load(file: Path) -> tuple[np.ndarray, dict[str, str]] | None:

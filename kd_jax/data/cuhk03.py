@@ -27,8 +27,8 @@ import scipy.io
 from absl import logging
 from PIL import Image
 
-from kd_jax.data.folder import check_identities, existing, tracklets
-from kd_jax.data.records import DataError, Records, Source, from_rows
+from kd_jax.data.layout import check_identities, existing, opener, tracklets
+from kd_jax.data.records import DataError, Records, Source, from_rows, stamp_of
 
 PERSONS = 843, 440, 77, 58, 49  # in each camera pair
 NAME = re.compile(r'([1-5])_(\d{3})_(1_0[1-5]|2_(?:0[6-9]|10))\.png')
@@ -48,8 +48,8 @@ def read(*, root: str, detected: bool = False) -> Source:
     train, query, gallery = splits = [records(file, part, version) for part in names]
     check_identities(file, train, query, gallery)
     _check_counts(file, splits, version)
-    opener, home = _find_pixels(home, version, [name for part in names for name in part])
-    return Source(train, query, gallery, opener, home)
+    open, home, stamp = _find_pixels(home, version, [name for part in names for name in part])
+    return Source(train, query, gallery, open, home, stamp=stamp)
 
 
 def from_protocol(file: Path) -> list[list[str]]:
@@ -98,7 +98,7 @@ def records(file: Path, names: list[str], version: str) -> Records:
     rows = []
     names = sorted(names)
     keys = [(_identity(file, name), _fields(file, name)[2] - 1) for name in names]
-    for name, (pid, camera), tracklet in zip(names, keys, tracklets(keys)):
+    for name, (pid, camera), tracklet in zip(names, keys, *tracklets(keys)):
         image = _fields(file, name)[3]
         rows.append((f'images_{version}/{name}', pid, camera, tracklet, image))
     return from_rows(rows)
@@ -119,12 +119,12 @@ def _find_split(home: Path, version: str) -> tuple[Path, list[list[str]]]:
     return file, names
 
 
-def _find_pixels(home: Path, version: str, names: list[str]) -> tuple[Callable, Path]:
-    """How to open an image, and the folder it lies in: the PNGs if all are there, else the .mat."""
+def _find_pixels(home: Path, version: str, names: list[str]) -> tuple:
+    """How to open an image, its home, and its stamp: of the PNGs if all are there, or the .mat."""
     folder = home / f'images_{version}'
     missing = sorted(set(names) - set(os.listdir(folder) if folder.is_dir() else ()))
     if not missing:
-        return lambda path: Image.open(home / path), home
+        return opener(home), home, None
     places = home / 'cuhk03_release' / 'cuhk-03.mat', home / 'cuhk-03.mat'
     mat = next(filter(Path.is_file, places), None)
     if mat is None:
@@ -133,7 +133,7 @@ def _find_pixels(home: Path, version: str, names: list[str]) -> tuple[Callable, 
             f'neither {places[0]} nor {places[1]} exists'
         )
     _check_cells(mat, version, names)
-    return _open_cell(mat, version), mat.parent
+    return _open_cell(mat, version), mat.parent, lambda records: stamp_of([mat])
 
 
 def _open_cell(mat: Path, version: str) -> Callable[[str], Image.Image]:

@@ -1,9 +1,11 @@
 """What a data set is before any pixel is read: columns of names, identities and cameras."""
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -15,8 +17,10 @@ JUNK, DISTRACTOR = -1, 0  # Market-1501's two identities that are none
 class Records(NamedTuple):
     """The columns of one split, one row an image, in an order that never changes.
 
-    `paths` name an image to the reader's `open`; `pids` are the data set's own identities (0 is
-    a distractor); `cameras` count from 0; -1 in `cameras`, `tracklets` or `frames` is unknown.
+    `paths` name an image to the reader's `open`, a file below its home with or without a `#` and
+    more behind it; `pids` are the data set's own identities (0 is
+    a distractor); `cameras` count from 0; `tracklets` are numbered through query and gallery, and
+    the rows of one are in the order of time; -1 in `cameras`, `tracklets` or `frames` is unknown.
     """
 
     paths: np.ndarray
@@ -26,11 +30,26 @@ class Records(NamedTuple):
     frames: Int[np.ndarray, 'n']
 
 
-class Source(NamedTuple):
-    """What a reader returns: three splits, and how to open one image of them.
+class Counts(NamedTuple):
+    """What a split holds, or should hold by what is published; 0 there is not published.
 
-    `home` is the folder beside which decoded images may be cached, None for a data set that
-    lies in no folder.
+    Distractors are images of no identity, and are not counted among the identities.
+    """
+
+    images: int = 0
+    identities: int = 0
+    cameras: int = 0
+    tracklets: int = 0
+
+
+class Source(NamedTuple):
+    """What a reader returns: splits, and how to open one image of them.
+
+    `gallery` is `query` itself where a protocol draws both from one pool. `home` is the folder
+    beside which decoded images may be cached, None for a data set that lies in no folder. `more`
+    are further test sets by name, (query, gallery). `expected` are published counts by the names
+    of `splits`. `stamp(records)` changes when the images behind records do; without it, the sizes
+    and times of their files are taken.
     """
 
     train: Records
@@ -38,10 +57,34 @@ class Source(NamedTuple):
     gallery: Records
     open: Callable[[str], Image.Image]
     home: Path | None
+    more: Mapping[str, tuple[Records, Records]] = MappingProxyType({})
+    expected: Mapping[str, Counts] = MappingProxyType({})
+    stamp: Callable[[Records], str] | None = None
+
+    def tests(self) -> dict[str, tuple[Records, Records]]:
+        """Query and gallery of every test set; the first has no name."""
+        return {'': (self.query, self.gallery), **self.more}
+
+    def splits(self) -> dict[str, Records]:
+        """All records by the name of their split (`by_name`)."""
+        return by_name(self.train, self.tests())
 
 
 class DataError(Exception):
     """A data set on disk is not as its layout says; the message names the file and the remedy."""
+
+
+def by_name(train: Any, tests: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """Splits by name: train, query and gallery, then query_NAME and gallery_NAME.
+
+    A pool, which is both query and gallery, is called test, or test_NAME.
+    """
+    found = {'train': train}
+    for name, (query, gallery) in tests.items():
+        end = f'_{name}' if name else ''
+        pair = {'test': query} if query is gallery else {'query': query, 'gallery': gallery}
+        found |= {split + end: part for split, part in pair.items()}
+    return found
 
 
 def from_rows(rows: list[tuple[str, int, int, int, int]]) -> Records:
@@ -58,6 +101,29 @@ def select(records: Records, rows: np.ndarray) -> Records:
 def labels(records: Records) -> Int[np.ndarray, 'n']:
     """Class numbers 0..c-1: the place of each identity among the sorted identities."""
     return np.unique(records.pids, return_inverse=True)[1].astype(np.int32)
+
+
+def counts(records: Records) -> Counts:
+    """How many images, identities, cameras and tracklets there are."""
+    distinct = [
+        np.unique(column[column > none]).size
+        for column, none in (
+            (records.pids, DISTRACTOR),
+            (records.cameras, -1),
+            (records.tracklets, -1),
+        )
+    ]
+    return Counts(len(records.pids), *distinct)
+
+
+def files_of(records: Records) -> list[str]:
+    """The file of every image, relative to the data set's home."""
+    return [path.partition('#')[0] for path in records.paths.tolist()]
+
+
+def stamp_of(files: Iterable[Path]) -> str:
+    """A fingerprint of the sizes and times of files."""
+    return fingerprint(str([(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, files)]))
 
 
 def fingerprint(*parts: Records | str | int) -> str:
