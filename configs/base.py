@@ -34,7 +34,8 @@ def supervised(name: str, **reader) -> ConfigDict:
     config.optimizer.update(factor=0.5, final=0.01)
     config.train = {'epochs': 300.0, 'steps_per_epoch': 0, 'log_every': 50}
     config.train.update(evaluate_every=40.0, checkpoint_every=5.0)
-    config.evaluate = {'metric': 'euclidean', 'same_camera': 'drop', 'shots': 1, 'batch': 256}
+    config.evaluate = {'protocol': 'market', 'metric': 'euclidean', 'same_camera': 'drop'}
+    config.evaluate.update(shots=1, frames=8, batch=256)
     return config
 
 

@@ -9,25 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags, logging
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
 from ml_collections import ConfigDict, config_flags
 
-from kd_jax import checkpoints, command, data, parallel, recipes, runs, trees
-from kd_jax.data import Dataset, Split, augment, pipeline, sampling
-from kd_jax.methods import Method
-from kd_jax.retrieval import ranking
+from kd_jax import checkpoints, command, data, embed, parallel, recipes, results, runs, trees
+from kd_jax.data import Dataset
+from kd_jax.retrieval import protocols
+from kd_jax.retrieval.protocols import PROTOCOLS
 from kd_jax.trees import Tree
 
-RANKS = (1, 5, 10)
-PROGRESS_SECONDS = 10
-
-
-def embedder(method: Method, mesh: Mesh) -> Callable:
-    """embedded(variables, uint8 images[s, n, h, w, c]) -> float[s, d], compiled over the mesh."""
-    return parallel.spread(lambda v, images: method.embed(v, augment.normalise(images)), mesh)
+COSINE = {'metric': 'cosine'}
 
 
 def score(
@@ -36,99 +28,75 @@ def score(
     dataset: Dataset,
     mesh: Mesh,
     *,
+    protocol: str,
     metric: str,
     same_camera: str,
     shots: int,
+    frames: int,
     batch: int,
     block: int = 1024,
     seed: int = 0,
-) -> dict[str, float]:
-    """Rank the gallery by `metric` for every query: mAP, mAP_trapezoid, mINP, rank-k.
+) -> dict[str, Any]:
+    """Rank by every `protocol` (names joined by commas), on every test set, by `metric`.
 
-    `embedded` is an `embedder`.
-    With `shots` above 1 every query and gallery image is joined by others of its true identity
-    from its own split: an upper bound, for networks that read several shots (UMTS' Scheme C).
-    `batch` counts images, `block` queries.
+    `embedded` is an `embed.embedder`. The numbers are of the first ranking (mAP, mAP_trapezoid, mINP,
+    rank-k), with `protocol`, its name, and `quoted`, the average precision that its tables show;
+    `also` has the others. A tracklet is embedded from `frames` images. With `shots` above 1 every
+    image is joined by others of its true identity from its own split: an upper bound, for
+    networks that read several shots (UMTS' Scheme C). `batch` counts images, `block` queries.
     """
-    started = time.perf_counter()
-    features = []
-    for split in (dataset.query, dataset.gallery):
-        rows = sampling.shots_of(split.records.pids, shots, seed)
-        features.append(embed_rows(embedded, variables, split, rows, batch // shots, mesh))
-    rank = partial(ranking.rank, *features, *labels(dataset), same_camera=same_camera, block=block)
-    found = summary(rank(metric=metric)) | {'shots': shots}
-    if metric != 'cosine':
-        found['mAP_cosine'] = rank(metric='cosine').mAP
+    started, found = time.perf_counter(), []
+    options = {'metric': metric, 'same_camera': same_camera, 'frames': frames, 'block': block}
+    for test, (query, gallery) in dataset.tests().items():
+        features = embed.features(
+            partial(embedded, variables), query, gallery, shots, batch, mesh, seed
+        )
+        run = partial(protocols.run, query=query.records, gallery=gallery.records)
+        for name in protocols.names(protocol):
+            by_cosine = not found and metric != 'cosine'
+            for result, rankings in run(name, features=features, **options).items():
+                label = ' '.join(filter(None, (name, test, result)))
+                found.append(_found(label, name, rankings) | {'shots': shots, 'also': []})
+            if by_cosine:
+                again = next(iter(run(name, features=features, **options | COSINE).values()))
+                found[0]['mAP_cosine'] = results.summary(again)['mAP']
     logging.info('evaluated in %.1f s', time.perf_counter() - started)
-    return found
+    return found[0] | {'also': found[1:]}
+
+
+def _found(label: str, protocol: str, rankings: list) -> dict[str, Any]:
+    """What is reported of the rankings of one result."""
+    rule = PROTOCOLS[protocol]
+    spread = results.deviations(rankings) if rule.drawn else {}
+    return results.summary(rankings) | spread | {'protocol': label, 'quoted': rule.quoted}
 
 
 def check(
-    config: ConfigDict, dataset: Dataset, *, metric: str, same_camera: str, shots: int, **rest: Any
+    config: ConfigDict,
+    dataset: Dataset,
+    *,
+    protocol: str,
+    metric: str,
+    same_camera: str,
+    shots: int,
+    frames: int,
+    **rest: Any,
 ) -> None:
     """Raise, before training, what `score` would raise after it.
 
     TypeError for a misspelt key; ValueError for an unknown word, for another number of shots than
     a stacked network reads, and where no query has a valid match.
     """
-    given = {'metric': metric, 'same_camera': same_camera, 'shots': shots, **rest}
+    options = {'metric': metric, 'same_camera': same_camera, 'frames': frames}
+    given = {'protocol': protocol, 'shots': shots, **options, **rest}
     inspect.signature(score).bind(*[None] * 4, **given)
     if recipes.reads(config) == 'stacked' and shots != config.sampling.shots:
         raise ValueError(
             f'evaluate.shots={shots}, but the network reads sampling.shots={config.sampling.shots}'
         )
-    ranking.check(labels(dataset), metric=metric, same_camera=same_camera)
-
-
-def labels(dataset: Dataset) -> list[np.ndarray]:
-    """Identities of query and gallery, then cameras of query and gallery."""
-    splits = (dataset.query.records, dataset.gallery.records)
-    return [getattr(split, name) for name in ('pids', 'cameras') for split in splits]
-
-
-def embed_rows(
-    embedded: Callable,
-    variables: Tree,
-    split: Split,
-    rows: Int[np.ndarray, 'q shots'],
-    batch: int,
-    mesh: Mesh,
-) -> Float[np.ndarray, 'q d']:
-    """The embeddings of sets of rows, a batch at a time, the last one padded."""
-    batch = max(1, batch // mesh.size) * mesh.size
-    vectors, told = [], time.perf_counter()
-    for first in range(0, len(rows), batch):
-        part = rows[first : first + batch]
-        padded = np.concatenate([part, np.repeat(part[:1], batch - len(part), axis=0)])
-        images = parallel.shard(pipeline.images_of(split.pixels.read, padded), mesh)
-        vectors.append(np.asarray(embedded(variables, images))[: len(part)])
-        if time.perf_counter() - told > PROGRESS_SECONDS:
-            told = time.perf_counter()
-            logging.info('embedded %d of %d', first + len(part), len(rows))
-    return np.concatenate(vectors)
-
-
-def summary(found: ranking.Ranking) -> dict[str, float]:
-    """The numbers of a ranking that tables show."""
-    ranks = {f'rank-{k}': found.rank(k) for k in RANKS}
-    counts = {'valid_queries': int(found.valid.sum()), 'queries': len(found.valid)}
-    means = {'mAP': found.mAP, 'mAP_trapezoid': found.mAP_trapezoid, 'mINP': found.mINP}
-    return means | ranks | counts
-
-
-def table(results: dict[str, dict]) -> str:
-    """A table with a row for every network, percent; several shots are marked as upper bounds."""
-    columns = ('mAP', 'mINP', *(f'rank-{k}' for k in RANKS))
-    head = f'{"":28}' + ''.join(f'{c:>9}' for c in columns) + f'{"valid queries":>16}'
-    lines = [head]
-    for name, found in results.items():
-        label = name if found['shots'] == 1 else f'{name} ({found["shots"]} shots*)'
-        values = ''.join(f'{100 * found[c]:9.1f}' for c in columns)
-        valid = f'{found["valid_queries"]}/{found["queries"]}'
-        lines.append(f'{label:28}{values}{valid:>16}')
-    if any(found['shots'] > 1 for found in results.values()):
-        lines.append('* shots drawn by true identity, at test time too: an upper bound')
-    return '\n'.join(lines)
+    for name in protocols.names(protocol):
+        for query, gallery in dataset.tests().values():
+            protocols.check(name, query.records, gallery.records, images=shots > 1, **options)
 
 
 def run(path: Path, config: ConfigDict, which: str = 'last') -> dict[str, float]:
@@ -145,7 +113,7 @@ def run(path: Path, config: ConfigDict, which: str = 'last') -> dict[str, float]
     logging.info('step %d of %s on\n%s', restored.step, path, data.describe(dataset))
     mesh = parallel.mesh()
     variables = parallel.replicate(trees.join(student=restored.variables), mesh)
-    return score(embedder(method, mesh), variables, dataset, mesh, **config.evaluate)
+    return score(embed.embedder(method, mesh), variables, dataset, mesh, **config.evaluate)
 
 
 def placeholders(restored: checkpoints.Restored) -> dict:
@@ -161,7 +129,7 @@ def main() -> None:
 
     def scored(_):
         path = Path(flags.FLAGS.run)
-        print(table({path.name: run(path, changed.value, flags.FLAGS.checkpoint)}))
+        print(results.table({path.name: run(path, changed.value, flags.FLAGS.checkpoint)}))
 
     command.start(scored)
 

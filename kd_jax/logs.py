@@ -4,7 +4,7 @@ import datetime
 import math
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import jax
 from absl import logging
@@ -59,13 +59,16 @@ class Log:
         self._progress(step, means, speed)
         self.restart_clock()
 
-    def evaluation(self, step: int, found: dict[str, float]) -> None:
-        """Tell the summary of an evaluation."""
+    def evaluation(self, step: int, found: dict[str, Any]) -> None:
+        """Tell the summary of an evaluation; TensorBoard has other rankings by their names."""
         runs.append_metrics(self.run, {'step': step, 'evaluation': found})
-        self._scalars(step, {f'evaluation/{name}': value for name, value in found.items()})
-        logging.info(
-            'step %d: mAP %.1f, rank-1 %.1f', step, 100 * found['mAP'], 100 * found['rank-1']
-        )
+        for one in (found, *found['also']):
+            place = 'evaluation' if one is found else f'evaluation/{one["protocol"]}'
+            numbers = {name: value for name, value in one.items() if isinstance(value, int | float)}
+            self._scalars(step, {f'{place}/{name}': value for name, value in numbers.items()})
+            text = 'step %d: %s: mAP %.1f, rank-1 %.1f'
+            percent = 100 * one[one['quoted']], 100 * one['rank-1']
+            logging.info(text, step, one['protocol'], *percent)
         self.restart_clock()
 
     def restart_clock(self) -> None:

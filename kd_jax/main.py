@@ -22,14 +22,14 @@ def main() -> None:
     flags.mark_flag_as_required('config')
 
     def run(_):
-        from kd_jax import evaluate, train
+        from kd_jax import evaluate, results, train
 
         path = Path(workdir.value or default_workdir())
         if mode.value == 'evaluate':
-            results = {path.name: evaluate.run(path, config.value)}
+            found = {path.name: evaluate.run(path, config.value)}
         else:
-            results = train.run(config.value, path)
-        print(evaluate.table(results))
+            found = train.run(config.value, path)
+        print(results.table(found))
         print(f'run directory: {path}')
 
     command.start(run)

@@ -13,7 +13,7 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kd_jax import checkpoints, data, evaluate, optimizers, parallel, recipes, runs, trees
+from kd_jax import checkpoints, data, embed, evaluate, optimizers, parallel, recipes, runs, trees
 from kd_jax.data import Dataset, pipeline, sampling
 from kd_jax.logs import Log
 from kd_jax.methods import Method
@@ -182,7 +182,7 @@ def fit(
     method, augment, tx, plan, course = parts
     mesh = parallel.mesh()
     step = make_train_step(method, augment, tx, mesh, seed=config.seed, steps=course.steps)
-    embedded = evaluate.embedder(method, mesh)
+    embedded = embed.embedder(method, mesh)
     score = partial(evaluate.score, embedded, dataset=dataset, mesh=mesh, **config.evaluate)
     teachers = parallel.replicate(teachers, mesh)
     state = create_state(method, tx, recipes.blank_batch(config), config.seed)
@@ -203,7 +203,8 @@ def fit(
                 summary = score(state.variables)
                 log.evaluation(number, summary)
             if saving:
-                checkpoints.save(saved, number, items(state), summary['mAP'] if scoring else None)
+                accuracy = summary[summary['quoted']] if scoring else None
+                checkpoints.save(saved, number, items(state), accuracy)
                 log.restart_clock()
     return summary or score(state.variables)
 

@@ -63,7 +63,7 @@ def _check_data(**options):
     """The data part binds, to `load` and what is left to the reader, without reading anything."""
     bound = inspect.signature(data.load).bind(**options)
     reader = importlib.import_module(f'kd_jax.data.{options["name"]}').read
-    inspect.signature(reader).bind(**bound.arguments.get('reader', {}))
+    inspect.signature(reader).bind(**bound.arguments.get('options', {}))
 
 
 def plain(config):

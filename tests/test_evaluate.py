@@ -3,13 +3,14 @@ import numpy as np
 import pytest
 import smoke
 
-from kd_jax import checkpoints, data, evaluate, parallel, recipes, trees
+from kd_jax import checkpoints, data, embed, evaluate, parallel, recipes, results, trees
 from kd_jax.data import Split
 from kd_jax.data.images import Pixels
 from kd_jax.data.records import DISTRACTOR, Records
 from kd_jax.runs import RunError
 
-OPTIONS = {'same_camera': 'drop', 'metric': 'cosine', 'shots': 1, 'batch': 256}
+OPTIONS = {'protocol': 'market', 'same_camera': 'drop', 'metric': 'cosine'}
+OPTIONS |= {'shots': 1, 'frames': 8, 'batch': 256}
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +29,7 @@ def score(restored, dataset):
     method = recipes.method(restored.config, restored.network, evaluate.placeholders(restored))
     variables = trees.join(student=restored.variables)
     meshes = {count: parallel.mesh(jax.devices()[:count]) for count in (1, 4)}
-    embedders = {count: evaluate.embedder(method, mesh) for count, mesh in meshes.items()}
+    embedders = {count: embed.embedder(method, mesh) for count, mesh in meshes.items()}
 
     def score(devices=4, dataset=dataset, **options):
         mesh = meshes[devices]
@@ -146,19 +147,20 @@ def test_a_camera_may_answer_for_itself_if_told(score):
 
 ROW = {'mAP': 0.5, 'mINP': 0.25, 'rank-1': 0.125, 'rank-5': 1.0, 'rank-10': 0.0625}
 ROW |= {'mAP_trapezoid': 0.75, 'valid_queries': 23, 'queries': 24, 'shots': 1}
+ROW |= {'protocol': 'market', 'quoted': 'mAP', 'also': []}
 
 
 def test_a_table_has_a_row_for_every_network():
-    head, first, second = evaluate.table({'a': ROW, 'b': ROW | {'mAP': 1.0}}).splitlines()
-    columns = ['mAP', 'mINP', 'rank-1', 'rank-5', 'rank-10', 'valid', 'queries']
+    head, first, second = results.table({'a': ROW, 'b': ROW | {'mAP': 1.0}}).splitlines()
+    columns = ['protocol', 'mAP', 'mINP', 'rank-1', 'rank-5', 'rank-10', 'valid', 'queries']
     assert head.split() == columns
-    assert first.split() == ['a', '50.0', '25.0', '12.5', '100.0', '6.2', '23/24']
-    assert second.split() == ['b', '100.0', '25.0', '12.5', '100.0', '6.2', '23/24']
-    assert 'upper bound' not in evaluate.table({'a': ROW})
+    assert first.split() == ['a', 'market', '50.0', '25.0', '12.5', '100.0', '6.2', '23/24']
+    assert second.split() == ['b', 'market', '100.0', '25.0', '12.5', '100.0', '6.2', '23/24']
+    assert 'upper bound' not in results.table({'a': ROW})
 
 
 def test_a_table_marks_several_shots_as_an_upper_bound():
-    lines = evaluate.table({'teacher': ROW | {'shots': 4}, 'student': ROW}).splitlines()
+    lines = results.table({'teacher': ROW | {'shots': 4}, 'student': ROW}).splitlines()
     assert lines[1].startswith('teacher (4 shots*) ')
     assert lines[2].startswith('student ')
     assert '*' not in lines[2]
@@ -192,14 +194,14 @@ def test_the_command_line(tmp_path):
         smoke.python(*command, f'--run={tmp_path}/nowhere'),
     )
     name, result = smoke.finished().name, smoke.result(smoke.finished())
-    assert again[:2] == (0, evaluate.table({name: result['student']}) + '\n')
+    assert again[:2] == (0, results.table({name: result['student']}) + '\n')
 
     config = smoke.config('supervised_carousel')
     by_cosine = evaluate.run(planted, config, 'best')
     config.evaluate.metric = 'euclidean'
     by_distance = evaluate.run(planted, config, 'best')
     assert by_cosine != by_distance
-    assert changed[:2] == (0, evaluate.table({'planted': by_distance}) + '\n')
+    assert changed[:2] == (0, results.table({'planted': by_distance}) + '\n')
 
     message = f'kd_jax: {tmp_path}/nowhere is no run: it has no config.json\n'
     assert none == (1, '', message)

@@ -11,8 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
-    {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command'},
-    {'evaluate', 'logs'},
+    {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
+    {'embed', 'logs'},
+    {'evaluate'},
     {'train'},
     {'main'},
 ]

@@ -62,15 +62,19 @@ def test_nothing_is_told_of_no_steps(tmp_path, log):
 def test_events_are_the_rows_and_the_speed(tmp_path, log):
     add(log, 2, loss=0.1)
     log.flush(None)
-    log.evaluation(2, {'mAP': 0.25, 'rank-1': 0.5})
+    other = {'protocol': 'i2v', 'quoted': 'mAP', 'mAP': 0.125, 'rank-1': 0.75}
+    told = {'protocol': 'market', 'quoted': 'mAP', 'mAP': 0.25, 'rank-1': 0.5, 'also': [other]}
+    log.evaluation(2, told)
     found = scalars(tmp_path)
     assert found.pop((2, 'images_per_second')) > 0
     assert found == {
         (2, 'loss'): np.float32(0.1),
         (2, 'evaluation/mAP'): 0.25,
         (2, 'evaluation/rank-1'): 0.5,
+        (2, 'evaluation/i2v/mAP'): 0.125,
+        (2, 'evaluation/i2v/rank-1'): 0.75,
     }
-    assert smoke.rows(tmp_path)[1] == {'step': 2, 'evaluation': {'mAP': 0.25, 'rank-1': 0.5}}
+    assert smoke.rows(tmp_path)[1] == {'step': 2, 'evaluation': told}
 
 
 def test_who_goes_on_forgets_what_came_after_the_checkpoint(tmp_path, log):

@@ -7,7 +7,7 @@ from absl import logging
 from PIL import Image
 
 from configs import base, supervised_folder
-from kd_jax import command, evaluate, train
+from kd_jax import command, evaluate, results, train
 from kd_jax.data.records import DataError
 from kd_jax.runs import RunError
 
@@ -23,14 +23,14 @@ def test_a_run_of_the_command_line(tmp_path):
     assert code == 0, errors
     result = smoke.result(smoke.finished('supervised_carousel'))
     assert smoke.result(run) == result
-    assert trained == f'{evaluate.table(result)}\nrun directory: {run}\n'
+    assert trained == f'{results.table(result)}\nrun directory: {run}\n'
     assert 'step 8/8' in errors
 
     again, other = smoke.ended(
         smoke.python(*MAIN, SMOKE, where, '--mode=evaluate'),
         smoke.python(*MAIN, SMOKE, where, '--config.network.width=8'),
     )
-    assert again[:2] == (0, f'{evaluate.table({"run": result["student"]})}\nrun directory: {run}\n')
+    assert again[:2] == (0, f'{results.table({"run": result["student"]})}\nrun directory: {run}\n')
     assert other[:2] == (1, '')
     assert other[2].endswith('config.network.width: 4 in the run, 8 now\n')
     assert f'kd_jax: {run} is a run of another config.' in other[2]
@@ -97,7 +97,7 @@ def test_a_refused_value_is_one_line():
     'application',
     [
         lambda _: np.zeros(2) + np.zeros(3),  # no value of a config, but a bug
-        lambda _: evaluate.table({'a': None}),
+        lambda _: results.table({'a': None}),
         raising(ValueError('of elsewhere')),
         raising(KeyError('a')),
     ],
@@ -169,7 +169,7 @@ def test_a_damaged_image_may_be_left_out(root, tmp_path, caplog):
     assert f'leaving out {path.relative_to(root)}' in caplog.text
     assert 'left out 1 of 32 images' in caplog.text
     counted = [line.split() for line in caplog.text.splitlines() if line.startswith('train ')]
-    assert counted == [['train', '31', '8', '2', '0']]
+    assert counted == [['train', '31', '8', '2', '16', '0']]
 
 
 def test_an_empty_root_is_named(tmp_path):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
+from kd_jax.data import prepared
 from kd_jax.data.cache import cached
 from kd_jax.data.images import Pixels, streamed
 from kd_jax.data.records import (
@@ -33,7 +34,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Three splits, and further test sets by name (query, gallery).
+    """Three splits, and further test sets by name (query, gallery); `test` names the first.
 
     `gallery` is `query` itself where a protocol draws both from one pool. `fingerprint` is equal
     wherever the same images are read at the same size.
@@ -45,6 +46,7 @@ class Dataset(NamedTuple):
     gallery: Split
     fingerprint: str
     more: Mapping[str, tuple[Split, Split]] = MappingProxyType({})
+    test: str = ''
 
     @property
     def classes(self) -> int:
@@ -52,8 +54,8 @@ class Dataset(NamedTuple):
         return len(np.unique(self.train.records.pids))
 
     def tests(self) -> dict[str, tuple[Split, Split]]:
-        """Query and gallery of every test set; the first has no name."""
-        return {'': (self.query, self.gallery), **self.more}
+        """Query and gallery of every test set by name."""
+        return {self.test: (self.query, self.gallery), **self.more}
 
     def splits(self) -> dict[str, Split]:
         """All splits by name (`records.by_name`)."""
@@ -80,7 +82,7 @@ def load(
     """
     if feed not in FEEDS:
         raise ValueError(f'feed={feed!r}: choose one of {", ".join(FEEDS)}')
-    source = read(name, **options)
+    source = read(name, cache_dir=cache_dir, **options)
     check_records(name, source.splits())
     wanted = {'height': height, 'width': width, 'channels': channels, 'on_bad_image': on_bad_image}
     if feed != 'stream':
@@ -95,15 +97,24 @@ def load(
     made_by = sorted((key, value) for key, value in options.items() if key != 'root')
     content = fingerprint(*columns.values(), height, width, channels, str(made_by))
     (query, gallery), *more = (_pair(splits, test) for test in source.tests())
-    return Dataset(name, splits['train'], query, gallery, content, dict(zip(source.more, more)))
+    return Dataset(
+        name, splits['train'], query, gallery, content, dict(zip(source.more, more)), source.test
+    )
 
 
-def read(name: str, **options) -> Source:
+def read(name: str, *, cache_dir: str = '', **options) -> Source:
     """What the reader of that name returns, its counts compared with those that are published.
 
-    Raises ValueError naming the readers there are; other counts are logged as warnings.
+    A prepared data set (prepared.py) below `root` is read in its place; a remote one is copied to
+    `cache_dir` first. Raises ValueError naming the readers there are; other counts are logged as
+    warnings.
     """
-    source = reader(name).read(**options)
+    module = reader(name)
+    config = prepared.config_name(module.read, options)
+    folder = prepared.find(options.get('root', ''), name, config)
+    if folder:
+        logging.info('%s: reading what is prepared in %s', name, folder)
+    source = prepared.source(folder, cache_dir) if folder else module.read(**options)
     for split, records in source.splits().items():
         found, wanted = counts(records), source.expected.get(split, Counts())
         for what, here, published in zip(Counts._fields, found, wanted):
@@ -115,14 +126,21 @@ def read(name: str, **options) -> Source:
 
 def readers() -> list[str]:
     """The names of all data sets."""
-    modules = [module.name for module in pkgutil.iter_modules(__path__)]
-    return [name for name in modules if hasattr(import_module(f'{__name__}.{name}'), 'read')]
+    return [name for name in _modules() if hasattr(_module(name), 'read')]
 
 
 def reader(name: str) -> ModuleType:
     """The module that reads a data set; raises ValueError with the names there are."""
-    if name not in readers():
+    if name not in _modules() or not hasattr(_module(name), 'read'):
         raise ValueError(f'name={name!r}: no such data set; choose one of {", ".join(readers())}')
+    return _module(name)
+
+
+def _modules() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def _module(name: str) -> ModuleType:
     return import_module(f'{__name__}.{name}')
 
 

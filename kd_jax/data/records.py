@@ -47,7 +47,8 @@ class Source(NamedTuple):
 
     `gallery` is `query` itself where a protocol draws both from one pool. `home` is the folder
     beside which decoded images may be cached, None for a data set that lies in no folder. `more`
-    are further test sets by name, (query, gallery). `expected` are published counts by the names
+    are further test sets by name, (query, gallery), and `test` is the name of the first, needed
+    where there are more. `expected` are published counts by the names
     of `splits`. `stamp(records)` changes when the images behind records do; without it, the sizes
     and times of their files are taken.
     """
@@ -60,10 +61,11 @@ class Source(NamedTuple):
     more: Mapping[str, tuple[Records, Records]] = MappingProxyType({})
     expected: Mapping[str, Counts] = MappingProxyType({})
     stamp: Callable[[Records], str] | None = None
+    test: str = ''
 
     def tests(self) -> dict[str, tuple[Records, Records]]:
-        """Query and gallery of every test set; the first has no name."""
-        return {'': (self.query, self.gallery), **self.more}
+        """Query and gallery of every test set by name."""
+        return {self.test: (self.query, self.gallery), **self.more}
 
     def splits(self) -> dict[str, Records]:
         """All records by the name of their split (`by_name`)."""
@@ -75,9 +77,9 @@ class DataError(Exception):
 
 
 def by_name(train: Any, tests: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
-    """Splits by name: train, query and gallery, then query_NAME and gallery_NAME.
+    """Splits by name: train, then query_NAME and gallery_NAME (without a name query and gallery).
 
-    A pool, which is both query and gallery, is called test, or test_NAME.
+    A pool, which is both query and gallery, is called test_NAME, or test.
     """
     found = {'train': train}
     for name, (query, gallery) in tests.items():

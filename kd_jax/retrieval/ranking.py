@@ -5,7 +5,8 @@ over its query's distances. Images of the query's identity by its own camera are
 matches, and each match then moves up by those before it: the counting needs no masks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,15 +15,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Num
 
+from kd_jax.retrieval import pairs
 from kd_jax.retrieval.metrics import METRICS
+from kd_jax.retrieval.pairs import ArrayLike, JunkRule, Pairs
 
-JUNK = -1  # the identity of gallery images that count for nothing, Market-1501's '-1'
-UNKNOWN = -1  # the camera of an image without one
 PAIRS_AT_ONCE = 16  # counted together: more is faster on an accelerator, slower on a CPU
-
-ArrayLike = np.ndarray | Array
-# Queries, ascending, gallery items of their identity, and whether these are junk.
-Pairs = tuple[Int[np.ndarray, 'p'], Int[np.ndarray, 'p'], Bool[np.ndarray, 'p']]
 
 
 class Ranking(NamedTuple):
@@ -58,7 +55,7 @@ class Ranking(NamedTuple):
     def cmc(self) -> Float[np.ndarray, 'g']:
         """Share of queries with a match among the first 1, 2, ..., g gallery items."""
         found = np.bincount(self.first_rank[self.valid], minlength=self.gallery_size + 1)
-        return np.cumsum(found)[1:] / self.valid.sum()
+        return np.cumsum(found)[1 : self.gallery_size + 1] / self.valid.sum()
 
     def rank(self, k: int) -> float:
         """Share of queries with a match among the first `k` gallery items."""
@@ -77,24 +74,29 @@ def rank(
     *,
     metric: str,
     same_camera: str = 'drop',
+    junk: JunkRule | None = None,
+    groups: Int[np.ndarray, '_'] | None = None,
     block: int = 1024,
 ) -> Ranking:
     """Ranks the gallery for every query by the float32 distance of their features.
 
-    Equally near items keep the gallery's order. Gallery items of identity -1 are left out, and
-    with `same_camera='drop'` those of the query's identity and camera (unknown cameras, -1, are
-    never the same). A zero vector has cosine similarity 0. Memory is `block` times the gallery.
+    Equally near items keep the gallery's order. Gallery items of identity -1 are left out, with
+    `same_camera='drop'` those of the query's identity and camera (unknown cameras, -1, are never
+    the same), and those of its identity that the `junk` rule names. With `groups`, the number
+    from 0 of a gallery item for every gallery feature, an item is as near as its nearest feature
+    and the gallery's ids and cameras are the items'. A zero vector has cosine similarity 0.
+    Memory is `block` times the gallery.
     """
-    _check_metric(metric)
+    check_metric(metric)
     query, gallery = _finite(query, 'query'), _finite(gallery, 'gallery')
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f'query has {query.shape[1]} features, gallery {gallery.shape[1]}')
     labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
-    kept, pairs = _find_pairs((len(query), len(gallery)), labels, same_camera)
-    query, gallery, offsets = METRICS[metric](query, gallery[kept])
-    gallery, offsets = jnp.asarray(gallery), jnp.asarray(offsets)
-    places = _place(lambda rows: _keys(query[rows], gallery, offsets), pairs, len(query), block)
-    return _score(pairs, places, len(query), len(gallery_ids))
+    count = len(gallery) if groups is None else int(groups.max()) + 1
+    found = pairs.find((len(query), count), labels, same_camera, junk)
+    gallery, groups = _taking_part(gallery, groups, found.kept)
+    keys_of = distances_of(query, gallery, metric, groups)
+    return _score(found, _place(keys_of, found, len(query), block), len(query), count)
 
 
 def rank_distances(
@@ -110,23 +112,45 @@ def rank_distances(
     """`rank` by given distances, float64 compared as float64."""
     distances = _finite(distances, 'distances')
     labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
-    kept, pairs = _find_pairs(distances.shape, labels, same_camera)
-    places = _place(lambda rows: _order(distances[rows][:, kept]), pairs, len(distances), block)
-    return _score(pairs, places, *distances.shape)
+    found = pairs.find(distances.shape, labels, same_camera)
+    keys_of = lambda rows: _order(distances[rows][:, found.kept])  # noqa: E731
+    places = _place(keys_of, found, len(distances), block)
+    return _score(found, places, *distances.shape)
 
 
-def check(labels: Sequence[Int[ArrayLike, '_']], *, metric: str, same_camera: str) -> None:
-    """Raise, before there are any features, the ValueError that `rank` would raise.
+def distances_of(
+    query: Float[ArrayLike, 'q d'],
+    gallery: Float[ArrayLike, 'g d'],
+    metric: str,
+    groups: Int[np.ndarray, 'g'] | None = None,
+) -> Callable:
+    """keys_of(rows[b]) -> int32[b, g], in the order of the distances of those queries."""
+    query, gallery, offsets = METRICS[metric](np.asarray(query), np.asarray(gallery))
+    gallery, offsets = jnp.asarray(gallery), jnp.asarray(offsets)
+    if groups is None:
+        return lambda rows: _keys(query[rows], gallery, offsets)
+    items = int(groups.max()) + 1
+    return lambda rows: _nearest(_keys(query[rows], gallery, offsets), groups, items)
 
-    `labels` are ids of query and gallery, then cameras of query and gallery.
-    """
-    _check_metric(metric)
-    _find_pairs((len(labels[0]), len(labels[1])), labels, same_camera)
 
-
-def _check_metric(metric: str) -> None:
+def check_metric(metric: str) -> None:
+    """Raises ValueError for an unknown metric."""
     if metric not in METRICS:
         raise ValueError(f'metric is one of {", ".join(METRICS)}, not {metric!r}')
+
+
+def _taking_part(gallery, groups, kept) -> tuple[np.ndarray, np.ndarray | None]:
+    """The features of the gallery items that are kept, and their groups, numbered anew."""
+    if groups is None:
+        return gallery[kept], None
+    staying = np.isin(groups, kept)
+    return gallery[staying], np.searchsorted(kept, groups[staying])
+
+
+@partial(jax.jit, static_argnames='items')
+def _nearest(keys: Int32[Array, 'b g'], groups: Int[ArrayLike, 'g'], items: int):
+    """The least key of each group."""
+    return jax.ops.segment_min(keys.T, groups, items).T
 
 
 def _finite(values: Num[ArrayLike, 'n d'], name: str) -> Float[np.ndarray, 'n d']:
@@ -137,29 +161,6 @@ def _finite(values: Num[ArrayLike, 'n d'], name: str) -> Float[np.ndarray, 'n d'
     if len(bad):
         raise ValueError(f'{name}: NaN or Inf in {len(bad)} of {len(values)} rows, first {bad[0]}')
     return values.astype(np.promote_types(values.dtype, np.float32), copy=False)
-
-
-def _find_pairs(counts, labels, same_camera) -> tuple[Int[np.ndarray, 'kept'], Pairs]:
-    """The gallery items that take part, and every query with every one of its identity."""
-    if same_camera not in ('drop', 'keep'):
-        raise ValueError(f'same_camera is one of drop, keep, not {same_camera!r}')
-    labels = [np.asarray(values) for values in labels]
-    names = ('query_ids', 'gallery_ids', 'query_cameras', 'gallery_cameras')
-    for name, values, count in zip(names, labels, (*counts, *counts)):
-        if len(values) != count:
-            raise ValueError(f'{name} holds {len(values)} values where {count} are to be ranked')
-    query_ids, gallery_ids, query_cameras, gallery_cameras = labels
-    kept = np.flatnonzero(gallery_ids != JUNK)
-    gallery_ids, gallery_cameras = gallery_ids[kept], gallery_cameras[kept]
-    columns = [np.flatnonzero(gallery_ids == identity) for identity in query_ids]
-    rows = np.repeat(np.arange(len(columns)), [len(found) for found in columns])
-    columns, cameras = np.concatenate(columns), query_cameras[rows]
-    junk = (cameras == gallery_cameras[columns]) & (cameras != UNKNOWN) & (same_camera == 'drop')
-    if junk.all():
-        own = len(np.unique(rows))
-        why = f'{counts[0] - own} have no such identity in the gallery, {own} only under their own'
-        raise ValueError(f'none of {counts[0]} queries has a valid match: {why} camera')
-    return kept, (rows, columns, junk)
 
 
 @jax.jit
@@ -198,12 +199,12 @@ def _count_nearer(
     return lax.map(count, (rows, columns), batch_size=PAIRS_AT_ONCE)
 
 
-def _place(keys_of: Callable, pairs: Pairs, queries: int, block: int) -> Int32[np.ndarray, 'p']:
+def _place(keys_of: Callable, found: Pairs, queries: int, block: int) -> Int32[np.ndarray, 'p']:
     """How many gallery items are before each pair's, counted a block of queries at a time."""
     blocks = -(-queries // block)
     size = -(-queries // blocks)  # even blocks, so that filling up the last costs few rows
     size = max(size, 2)  # XLA rounds the product of a single row differently
-    rows, columns, _ = pairs
+    rows, columns = found.rows, found.columns
     cuts = np.searchsorted(rows, np.arange(blocks + 1) * size)
     local = np.zeros((2, np.diff(cuts).max()), np.int32)  # one length, so one compiled shape
     places = np.empty(len(rows), np.int32)
@@ -214,8 +215,8 @@ def _place(keys_of: Callable, pairs: Pairs, queries: int, block: int) -> Int32[n
     return places
 
 
-def _score(pairs: Pairs, places: Int32[np.ndarray, 'p'], queries: int, gallery: int) -> Ranking:
-    rows, _, junk = pairs
+def _score(found: Pairs, places: Int32[np.ndarray, 'p'], queries: int, gallery: int) -> Ranking:
+    rows, junk = found.rows, found.junk
     order = np.lexsort((places, rows))
     rows, junk = rows[order], junk[order]
     ranks = (places[order] + 1 - _running_count(junk, rows))[~junk]
