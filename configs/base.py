@@ -6,19 +6,22 @@ the built-in data set, `:tiny` (folder) is a network for 32-pixel images and two
 
 from ml_collections import ConfigDict, config_dict
 
+from configs.datasets import SETTINGS
 
-def supervised(name: str, **reader) -> ConfigDict:
-    """The re-ID recipe next to which UMTS was made, on data set `name`.
+
+def supervised(dataset: str) -> ConfigDict:
+    """The re-ID recipe next to which UMTS was made, on one of `datasets.SETTINGS`.
 
     ResNet-50, last stride 1, FC 512 + BN + ReLU; 16 identities × 4 images of 256×128; Adam with
     L2 5e-4, 8e-4 after 20 epochs of exponential warm-up, halved at epochs 40, 80, …, 280 of 300
     (the warm-up counted in). From random weights, or those of `network.pretrained`.
     """
-    config = ConfigDict()
+    config, setting = ConfigDict(), SETTINGS[dataset]
     config.seed = 0
     config.teachers = {}
-    config.data = {'name': name, 'height': 256, 'width': 128, 'channels': 3, **reader}
-    config.data.update(feed='cached', on_bad_image='error', cache_dir='')
+    config.data = {'name': setting.name, **setting.options, 'channels': 3}
+    config.data.height, config.data.width = setting.size
+    config.data.update(feed=setting.feed, on_bad_image='error', cache_dir='')
     config.sampling = {'identities': 16, 'sets': 1, 'shots': 4, 'views': 'any'}
     config.augment = {'crop': 'translate', 'pad': 10, 'crop_probability': 0.5, 'flip': 0.5}
     config.augment.update(erase=0.5, erase_fill=(0.485, 0.456, 0.406), erase_teacher=True)
@@ -34,9 +37,23 @@ def supervised(name: str, **reader) -> ConfigDict:
     config.optimizer.update(factor=0.5, final=0.01)
     config.train = {'epochs': 300.0, 'steps_per_epoch': 0, 'log_every': 50}
     config.train.update(evaluate_every=40.0, checkpoint_every=5.0)
-    config.evaluate = {'protocol': 'market', 'metric': 'euclidean', 'same_camera': 'drop'}
-    config.evaluate.update(shots=1, frames=8, batch=256)
+    config.evaluate = {'protocol': setting.protocol, 'same_camera': setting.same_camera}
+    config.evaluate.update(metric='euclidean', shots=1, frames=8, batch=256)
     return config
+
+
+def supervised_on(dataset: str, variant: str) -> ConfigDict:
+    """The baseline on a data set, in its variant."""
+    check(variant)
+    config = supervised(dataset)
+    return smoke(config) if variant == 'smoke' else config
+
+
+def umts_on(dataset: str, variant: str) -> ConfigDict:
+    """UMTS on a data set, in its variant."""
+    check(variant)
+    config = umts(supervised(dataset))
+    return smoke_umts(config) if variant == 'smoke' else config
 
 
 def umts(student: ConfigDict) -> ConfigDict:
@@ -98,6 +115,8 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.train.update(epochs=2.0, steps_per_epoch=4, log_every=2)
     config.train.update(evaluate_every=1.0, checkpoint_every=0.5)
     config.evaluate.batch = 32
+    if config.evaluate.protocol in ('vehicleid', 'cuhk03_classic', 'atrw'):  # carousel is no pool
+        config.evaluate.update(protocol='market', same_camera='drop')
     return config
 
 

@@ -8,8 +8,6 @@ from configs import base
 
 def get_config(variant: str = ''):
     base.check(variant)
-    config = base.small(
-        base.supervised('carousel', seed=0, train_identities=256, test_identities=64)
-    )
+    config = base.small(base.supervised('carousel'))
     config.data.update(height=48, width=24, feed='device')
     return base.smoke(config) if variant == 'smoke' else config

@@ -11,7 +11,7 @@ from configs import base
 
 def get_config(variant: str = ''):
     base.check(variant, 'tiny')
-    config = base.supervised('folder', root='')
+    config = base.supervised('folder')
     if variant == 'tiny':
         base.small(config)
         config.data.update(height=32, width=32, channels=1, feed='device')

@@ -10,9 +10,7 @@ from configs import base
 
 def get_config(variant: str = ''):
     base.check(variant)
-    student = base.small(
-        base.supervised('carousel', seed=0, train_identities=256, test_identities=64)
-    )
+    student = base.small(base.supervised('carousel'))
     student.data.update(height=48, width=24, feed='device')
     config = base.small_umts(student)
     return base.smoke_umts(config) if variant == 'smoke' else config

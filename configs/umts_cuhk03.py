@@ -12,6 +12,4 @@ from configs import base
 
 
 def get_config(variant: str = ''):
-    base.check(variant)
-    config = base.umts(base.supervised('cuhk03', root='', detected=False))
-    return base.smoke_umts(config) if variant == 'smoke' else config
+    return base.umts_on('cuhk03', variant)

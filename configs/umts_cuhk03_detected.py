@@ -8,11 +8,8 @@ The paper: baseline 70.0 / 66.0, UMTS 77.2 / 73.4 (rank-1 / mAP) with ResNet-50,
 test identities, never mix the two.
 """
 
-from configs import umts_cuhk03
+from configs import base
 
 
 def get_config(variant: str = ''):
-    config = umts_cuhk03.get_config(variant)
-    if variant != 'smoke':
-        config.data.detected = True
-    return config
+    return base.umts_on('cuhk03_detected', variant)

@@ -12,7 +12,7 @@ from configs import base
 
 def get_config(variant: str = ''):
     base.check(variant, 'tiny')
-    student = base.supervised('folder', root='')
+    student = base.supervised('folder')
     if variant == 'tiny':
         base.small(student)
         student.data.update(height=32, width=32, channels=1, feed='device')

@@ -1,4 +1,4 @@
-"""CUHK03, on fakes with the structure of the real files, and on the real split files if there."""
+"""CUHK03, on fakes with the structure of the real files."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from kd_jax import data
 from kd_jax.data import cuhk03
 from kd_jax.data.records import DataError
 
-REAL = Path(__file__).parents[2] / 'shared' / 'splits' / 'cuhk03_new_protocol'
 TRAIN = '1_001_1_01.png', '1_001_2_06.png', '2_002_1_03.png', '2_002_2_10.png'
 QUERY = '1_003_1_02.png', '1_003_2_07.png'
 GALLERY = '1_003_1_01.png', '1_003_2_10.png'
@@ -68,7 +68,7 @@ def plant_pngs(folder, names=NAMES, version='labeled'):
         Image.fromarray(picture(name)).save(folder / f'images_{version}' / name)
 
 
-def plant_mat(file, names=NAMES, versions=('labeled',), persons=(3, 2)):
+def plant_mat(file, names=NAMES, versions=('labeled',), persons=(3, 2), testsets=()):
     """A cuhk-03.mat with the given images, and empty cells in all other places."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(file, 'w') as mat:
@@ -94,6 +94,10 @@ def plant_mat(file, names=NAMES, versions=('labeled',), persons=(3, 2)):
                 pairs = store.create_dataset(f'pair{len(store)}', refs.shape, h5py.ref_dtype)
                 pairs[...] = refs
                 mat[version][0, pair] = pairs.ref
+        if testsets:
+            mat.create_dataset('testsets', (1, len(testsets)), h5py.ref_dtype)
+            for number, rows in enumerate(testsets):
+                mat['testsets'][0, number] = cell(np.array(rows, np.float64).T)
 
 
 def plant_layout(root, split, pixels):
@@ -109,13 +113,14 @@ def plant_layout(root, split, pixels):
 def test_layouts_give_equal_records_and_pixels(tmp_path, split, pixels):
     plant_layout(tmp_path, split, pixels)
     source = cuhk03.read(root=str(tmp_path))
-    train = source.train
-    assert train.paths.tolist() == [f'images_labeled/{name}' for name in TRAIN]
-    assert train.pids.tolist() == [1, 1, 845, 845]
-    assert train.cameras.tolist() == [0, 1, 0, 1]
-    assert train.tracklets.tolist() == [0, 1, 2, 3]
-    assert train.frames.tolist() == [1, 6, 3, 10]
-    assert source.query.pids.tolist() == source.gallery.pids.tolist() == [3, 3]
+    expected = [
+        (TRAIN, [1, 1, 845, 845], [0, 1, 0, 1], [0, 1, 2, 3], [1, 6, 3, 10]),
+        (QUERY, [3, 3], [0, 1], [0, 1], [2, 7]),
+        (GALLERY, [3, 3], [0, 1], [0, 1], [1, 10]),
+    ]
+    for records, (names, *columns) in zip(source[:3], expected):
+        assert records.paths.tolist() == [f'images_labeled/{name}' for name in names]
+        assert [column.tolist() for column in records[1:]] == columns
     for records in source[:3]:
         for path in records.paths.tolist():
             with source.open(path) as image:
@@ -125,7 +130,18 @@ def test_layouts_give_equal_records_and_pixels(tmp_path, split, pixels):
 
 def test_images_of_one_person_and_view_are_a_tracklet():
     names = ['1_001_1_01.png', '1_001_1_02.png', '1_001_2_06.png', '1_002_1_01.png']
-    assert cuhk03.records(Path(), names, 'labeled').tracklets.tolist() == [0, 0, 1, 2]
+    train, other = cuhk03.records(Path(), 'labeled', names, ['1_001_2_10.png', '1_002_2_10.png'])
+    assert train.tracklets.tolist() == [0, 0, 1, 2]
+    assert other.tracklets.tolist() == [1, 3]  # numbered through both
+
+
+def test_tracklets_of_query_and_gallery_are_numbered_together(tmp_path):
+    gallery = np.array([[NAMES.index('1_003_2_10.png') + 1]], np.uint16)
+    plant_protocol(tmp_path, gallery_idx=gallery)
+    plant_pngs(tmp_path)
+    source = cuhk03.read(root=str(tmp_path))
+    assert source.query.tracklets.tolist() == [0, 1]
+    assert source.gallery.tracklets.tolist() == [1]
 
 
 def test_versions_are_kept_apart(tmp_path):
@@ -195,78 +211,51 @@ def test_mat_that_is_none(tmp_path):
         cuhk03.read(root=str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ('changes', 'message'),
-    [
-        ({'query_idx': None}, 'expected a MATLAB file with .*query_idx'),
-        ({'query_idx': np.array([[0]], np.uint16)}, 'query_idx points outside filelist'),
-        ({'gallery_idx': np.array([[9]], np.uint16)}, r'gallery_idx points .* \(1..8\)'),
-        ({'query_idx': np.array([[1]], np.uint16)}, 'an image is listed twice'),
-        ({'labels': np.arange(8, dtype=np.uint16)[:, None]}, 'labels or camId contradict'),
-        ({'camId': np.full((8, 1), 2, np.uint8)}, 'labels or camId contradict'),
-    ],
-)
-def test_faulty_protocol(tmp_path, changes, message):
-    plant_protocol(tmp_path, **changes)
-    with pytest.raises(DataError, match=f'cuhk03_new_protocol_config_labeled.mat: {message}'):
+@pytest.mark.parametrize(('detected', 'images'), [(False, '7,368'), (True, '7,365')])
+def test_unpublished_counts_are_logged(tmp_path, caplog, detected, images):
+    version = cuhk03.VERSIONS[detected]
+    plant_protocol(tmp_path, version)
+    plant_pngs(tmp_path, version=version)
+    data.read('cuhk03', root=str(tmp_path), detected=detected)
+    assert f'cuhk03: train has 4 images, published are {images}' in caplog.text
+    assert 'cuhk03: gallery has 1 identities, published are 700' in caplog.text
+    assert 'cameras' not in caplog.text
+
+
+MARKET = {
+    'bounding_box_train': ('0001_c1_01.png', '0001_c2_06.PNG', '0012_c1_003.jpg'),
+    'query': ('0003_c1_02.png',),
+    'bounding_box_test': ('0003_c1_01.png', '0003_c2_07.png', 'Thumbs.db'),
+}
+
+
+def plant_market(home, **changes):
+    for folder, names in {**MARKET, **changes}.items():
+        (home / folder).mkdir(parents=True)
+        for name in names:
+            (home / folder / name).touch()
+
+
+@pytest.mark.parametrize('above', ['', 'cuhk03-np', 'cuhk03-np/detected'])
+def test_market_folders(tmp_path, above):
+    plant_market(tmp_path / 'cuhk03-np' / 'detected')
+    plant_market(tmp_path / 'cuhk03-np' / 'labeled', bounding_box_train=['0009_c1_01.png'])
+    source = cuhk03.read(root=str(tmp_path / above), detected=True)
+    expected = [
+        ('bounding_box_train', 3, [1, 1, 12], [0, 1, 0], [0, 1, 2], [1, 6, 3]),
+        ('query', 1, [3], [0], [0], [2]),
+        ('bounding_box_test', 2, [3, 3], [0, 1], [0, 1], [1, 7]),
+    ]
+    for records, (folder, count, *columns) in zip(source[:3], expected):
+        assert records.paths.tolist() == [f'{folder}/{name}' for name in MARKET[folder][:count]]
+        assert [column.tolist() for column in records[1:]] == columns
+    assert source.home == tmp_path / 'cuhk03-np' / 'detected'
+    assert source.expected['train'].images == 7365
+
+
+def test_market_folders_of_the_other_version(tmp_path):
+    plant_market(tmp_path / 'detected')
+    with pytest.raises(DataError, match=r'detected: holds detected images where labeled are'):
+        cuhk03.read(root=str(tmp_path / 'detected'))
+    with pytest.raises(DataError, match='holds neither cuhk03_new_protocol_config_labeled'):
         cuhk03.read(root=str(tmp_path))
-
-
-def test_protocol_that_is_none(tmp_path):
-    (tmp_path / 'cuhk03_new_protocol_config_labeled.mat').write_text('not a matrix')
-    with pytest.raises(DataError, match=r'config_labeled\.mat: expected a MATLAB file'):
-        cuhk03.read(root=str(tmp_path))
-
-
-@pytest.mark.parametrize('text', ['{', '[]', '[{"train": []}]', '[{"train": [1]}]', '[{}, {}]'])
-def test_faulty_listing(tmp_path, text):
-    (tmp_path / 'splits_new_labeled.json').write_text(text)
-    with pytest.raises(DataError, match=r'labeled\.json: expected a list of one object'):
-        cuhk03.read(root=str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ('name', 'message'),
-    [
-        ('6_001_1_01.png', 'is not pair_person_view_image.png'),
-        ('1_001_1_07.png', 'is not pair_person_view_image.png'),
-        ('1_001_1_01.jpg', 'is not pair_person_view_image.png'),
-        ('5_050_1_01.png', r'but pair 5 has persons 1\.\.49'),
-        ('1_000_1_01.png', r'but pair 1 has persons 1\.\.843'),
-    ],
-)
-def test_faulty_names(name, message):
-    with pytest.raises(DataError, match=f'where: {name!r},? {message}'):
-        cuhk03.records(Path('where'), [name], 'labeled')
-
-
-def test_identity_on_both_sides(tmp_path):
-    gallery = np.array([[NAMES.index('2_002_2_10.png') + 1]], np.uint16)
-    train = np.array([[NAMES.index('2_002_1_03.png') + 1]], np.uint16)
-    plant_protocol(tmp_path, gallery_idx=gallery, train_idx=train)
-    with pytest.raises(DataError, match=r'labeled.mat: identities 845 \(1\) are in the training'):
-        cuhk03.read(root=str(tmp_path))
-
-
-def test_unpublished_counts_are_logged(tmp_path, caplog):
-    plant_protocol(tmp_path)
-    plant_pngs(tmp_path)
-    cuhk03.read(root=str(tmp_path))
-    assert 'have (4, 2, 2) images of (2, 1, 1) identities; published are (7368' in caplog.text
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason='the split files are not here')
-@pytest.mark.parametrize('version', ['labeled', 'detected'])
-def test_real_protocol(version, caplog):
-    file = REAL / f'cuhk03_new_protocol_config_{version}.mat'
-    names = cuhk03.from_protocol(file)
-    train, query, gallery = splits = [cuhk03.records(file, part, version) for part in names]
-    cuhk03._check_counts(file, splits, version)
-    assert not caplog.text
-    assert tuple(map(len, names)) == cuhk03.IMAGES[version]
-    assert len(set().union(*names)) == sum(map(len, names))
-    assert [len(np.unique(split.pids)) for split in splits] == [767, 700, 700]
-    assert not np.intersect1d(train.pids, gallery.pids).size
-    same = query.pids[:, None] == gallery.pids
-    assert (same & (query.cameras[:, None] != gallery.cameras)).any(1).all()
-    assert {1, 1467} <= set(train.pids) | set(gallery.pids)

@@ -6,7 +6,9 @@ the box may be absent and numbers have any length, so the names of CUHK03-NP (`0
 """
 
 import re
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +47,7 @@ class Named(NamedTuple):
 
 
 ANY = Grammar(NAME, EXAMPLE)
+NOTHING: Mapping[str, Grammar] = MappingProxyType({})
 
 
 def read(*, root: str) -> Source:
@@ -58,22 +61,21 @@ def read(*, root: str) -> Source:
     return source(home, ANY)
 
 
-def source(home: Path, grammar: Grammar, *more: str) -> Source:
-    """The three folders in `home`, with the images of further folders added to the gallery."""
-    train, query, gallery, *others = (named(home / name, grammar) for name in (*FOLDERS, *more))
-    train_tracklets = tracklets(train.keys)
-    test_tracklets = tracklets(query.keys, gallery.keys, *(other.keys for other in others))
-    parts = [
-        records(name, part, numbers)
-        for name, part, numbers in zip(
-            (*FOLDERS, *more),
-            (train, query, gallery, *others),
-            train_tracklets + test_tracklets,
-        )
-    ]
-    train, query, *galleries = parts
+def source(
+    home: Path, grammar: Grammar, *, level: str = '', more: Mapping[str, Grammar] = NOTHING
+) -> Source:
+    """The three folders in `home`/`level`, all paths relative to `home`.
+
+    The images of `more`, folders below `home` with the grammars of their names, are added to the
+    gallery. Raises DataError as `read` does.
+    """
+    grammars = {PurePosixPath(level, name).as_posix(): grammar for name in FOLDERS} | {**more}
+    parts = [named(home / folder, names) for folder, names in grammars.items()]
+    train, *tests = (part.keys for part in parts)
+    numbers = tracklets(train) + tracklets(*tests)
+    train, query, *galleries = map(records, grammars, parts, numbers)
     gallery = Records(*(np.concatenate(columns) for columns in zip(*galleries)))
-    check_identities(home, train, query, gallery)
+    check_identities(home / level, train, query, gallery)
     return Source(train, query, gallery, opener(home), home)
 
 
@@ -101,7 +103,7 @@ def named(folder: Path, grammar: Grammar) -> Named:
 
 
 def records(folder: str, part: Named, numbers: list[int]) -> Records:
-    """The records of one folder; paths are relative to its parent."""
+    """The records of one folder, which stands in front of each name."""
     return from_rows(
         [
             (f'{folder}/{name}', pid, camera - 1, tracklet, frame)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -96,6 +97,21 @@ def check_present(home: Path, paths: Iterable[str], listed: Path) -> None:
             missing.append(path)
     if missing:
         raise DataError(f'{home}: {some(missing)} missing, which {listed} lists')
+
+
+def check_once(listed: Path, items: Sequence) -> None:
+    """Raises DataError for items that a list names more than once; `listed` is for the error."""
+    if len(set(items)) < len(items):
+        twice = [item for item, count in Counter(items).items() if count > 1]
+        raise DataError(f'{listed}: {some(twice)} listed twice; list every image once')
+
+
+def check_sizes(sizes: Sequence[int], choices: Iterable[int]) -> None:
+    """Raises ValueError naming the choices unless `sizes` are one or more of them, none twice."""
+    if not sizes or len(set(sizes)) < len(sizes) or not set(sizes) <= set(choices):
+        raise ValueError(
+            f'sizes={tuple(sizes)}: choose one or more of {", ".join(map(str, choices))}, each once'
+        )
 
 
 def check_identities(where: Path, train: Records, *tests: Records) -> None:

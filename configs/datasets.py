@@ -1,0 +1,61 @@
+"""How the papers read and score each data set: what a config takes of it.
+
+Sizes are the papers': UMTS 256×128 for people and 256×256 for vehicles, VKD 224×224 for vehicles
+and tigers.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+PEOPLE, VEHICLES, VKD = (256, 128), (256, 256), (224, 224)  # height and width
+
+
+class Setting(NamedTuple):
+    """A reader with its options, the size of its images, and how they are ranked."""
+
+    name: str
+    size: tuple[int, int] = PEOPLE
+    protocol: str = 'market'
+    same_camera: str = 'drop'
+    feed: str = 'cached'
+    options: Mapping = MappingProxyType({})
+
+
+SETTINGS = {
+    'carousel': Setting(
+        'carousel', options={'seed': 0, 'train_identities': 256, 'test_identities': 64}
+    ),
+    'folder': Setting('folder', options={'root': ''}),
+    'manifest': Setting('manifest', options={'root': ''}),
+    'market1501': Setting('market1501', options={'root': '', 'distractors_500k': False}),
+    'dukemtmc': Setting('dukemtmc', options={'root': ''}),
+    'msmt17': Setting('msmt17', options={'root': '', 'version': 'v1', 'validation': True}),
+    'cuhk03': Setting('cuhk03', options={'root': '', 'detected': False}),
+    'cuhk03_detected': Setting('cuhk03', options={'root': '', 'detected': True}),
+    'cuhk03_classic': Setting(
+        'cuhk03',
+        protocol='cuhk03_classic',
+        options={'root': '', 'detected': False, 'classic_split': 0},
+    ),
+    'veri776': Setting('veri776', VEHICLES, 'veri_image', options={'root': ''}),
+    'veri776_tracks': Setting(
+        'veri776', VKD, 'i2v,v2v,i2i,v2i', options={'root': '', 'merged': True}
+    ),
+    'vehicleid': Setting(
+        'vehicleid',
+        VEHICLES,
+        'vehicleid',
+        'keep',
+        options={'root': '', 'sizes': (800, 1600, 2400)},
+    ),
+    'veri_wild': Setting(
+        'veri_wild', VEHICLES, 'veri_wild', options={'root': '', 'sizes': (3000, 5000, 10000)}
+    ),
+    # Decoded, their frames are 117 and 80 GB, of which an epoch shows few: read when drawn.
+    'mars': Setting('mars', protocol='mars', feed='stream', options={'root': ''}),
+    'duke_video': Setting(
+        'duke_video', protocol='i2v,v2v', feed='stream', options={'root': '', 'merge': True}
+    ),
+    'atrw': Setting('atrw', VKD, 'atrw', 'keep', options={'root': '', 'flips': True}),
+}
