@@ -6,10 +6,11 @@ import smoke
 from kd_jax import checkpoints, data, embed, evaluate, parallel, recipes, results, trees
 from kd_jax.data import Split
 from kd_jax.data.images import Pixels
-from kd_jax.data.records import DISTRACTOR, Records
+from kd_jax.data.records import DISTRACTOR, Records, select
 from kd_jax.runs import RunError
 
 OPTIONS = {'protocol': 'market', 'same_camera': 'drop', 'metric': 'cosine'}
+NUMBERS = 'mAP', 'mAP_trapezoid', 'mINP', 'rank-1', 'rank-5', 'rank-10', 'queries'
 OPTIONS |= {'shots': 1, 'frames': 8, 'batch': 256}
 
 
@@ -145,28 +146,60 @@ def test_a_camera_may_answer_for_itself_if_told(score):
     assert score(same_camera='keep')['mAP'] != score()['mAP']
 
 
-ROW = {'mAP': 0.5, 'mINP': 0.25, 'rank-1': 0.125, 'rank-5': 1.0, 'rank-10': 0.0625}
-ROW |= {'mAP_trapezoid': 0.75, 'valid_queries': 23, 'queries': 24, 'shots': 1}
-ROW |= {'protocol': 'market', 'quoted': 'mAP', 'also': []}
+def test_every_test_set_is_ranked_by_every_protocol(score, dataset):
+    """The first of them stands alone, the others beside it."""
+    small = Split(select(dataset.query.records, np.arange(6)), dataset.query.pixels)
+    larger = dataset._replace(test='all', more={'few': (small, dataset.gallery)})
+    found = score(dataset=larger, protocol='market,i2v,mars')
+    rows = [found, *found['also']]
+    assert [row['protocol'] for row in rows] == [
+        'market all',
+        'i2v all',
+        'mars all i2v',
+        'mars all v2v',
+        'market few',
+        'i2v few',
+        'mars few i2v',
+        'mars few v2v',
+    ]
+    assert [row['queries'] for row in rows] == [24] * 4 + [6] * 4
+    assert [row['quoted'] for row in rows] == ['mAP', *['mAP_trapezoid'] * 3] * 2
+    alone = score()
+    assert {name: found[name] for name in NUMBERS} == {name: alone[name] for name in NUMBERS}
+    assert 'mAP_std' not in found
 
 
-def test_a_table_has_a_row_for_every_network():
-    head, first, second = results.table({'a': ROW, 'b': ROW | {'mAP': 1.0}}).splitlines()
-    columns = ['protocol', 'mAP', 'mINP', 'rank-1', 'rank-5', 'rank-10', 'valid', 'queries']
-    assert head.split() == columns
-    assert first.split() == ['a', 'market', '50.0', '25.0', '12.5', '100.0', '6.2', '23/24']
-    assert second.split() == ['b', 'market', '100.0', '25.0', '12.5', '100.0', '6.2', '23/24']
-    assert 'upper bound' not in results.table({'a': ROW})
+def test_a_pool_is_drawn_from(score, dataset):
+    pool = dataset._replace(query=dataset.gallery)
+    found = score(dataset=pool, protocol='vehicleid', same_camera='keep')
+    identities = len(np.unique(dataset.gallery.records.pids))
+    assert found['queries'] == len(dataset.gallery.records.pids) - identities
+    assert found['rank-1_std'] > 0
+    classic, market = (score(dataset=pool, protocol=name) for name in ('cuhk03_classic', 'market'))
+    assert (classic['queries'], classic['mAP_std']) == (len(dataset.gallery.records.pids), 0)
+    assert classic['mAP'] == market['mAP']
+    assert classic['rank-1'] != market['rank-1']
 
 
-def test_a_table_marks_several_shots_as_an_upper_bound():
-    lines = results.table({'teacher': ROW | {'shots': 4}, 'student': ROW}).splitlines()
-    assert lines[1].startswith('teacher (4 shots*) ')
-    assert lines[2].startswith('student ')
-    assert '*' not in lines[2]
-    assert lines[3].startswith('*')
-    assert 'true identity' in lines[3]
-    assert lines[3].endswith('an upper bound')
+def test_a_tracklet_is_the_mean_of_its_frames(restored, score, dataset):
+    """Ranked by hand, from the embeddings of single images."""
+    vectors = [embeddings(restored, split) for split in (dataset.query, dataset.gallery)]
+    records = dataset.gallery.records
+    tracklets = list(dict.fromkeys(records.tracklets.tolist()))
+    members = [np.flatnonzero(records.tracklets == number) for number in tracklets]
+    assert {len(rows) for rows in members} == {3, 4}
+    # Three chunks: of three frames each one, of four 0-1, 2-3, and the last for want of more.
+    chosen = [rows if len(rows) == 3 else rows[[0, 2, 3]] for rows in members]
+    means = np.stack([vectors[1][rows].mean(axis=0) for rows in chosen])
+    shown = select(records, np.array([rows[0] for rows in members]))
+    by_hand = dataset._replace(gallery=Split(shown, dataset.gallery.pixels))
+    expected = ranked_by_hand(vectors[0], means, by_hand, 'cosine')
+    assert_found(score(protocol='i2v', frames=3), expected)
+
+
+def test_cosine_is_told_beside_another_metric(score):
+    assert score(metric='euclidean')['mAP_cosine'] == score()['mAP']
+    assert 'mAP_cosine' not in score()
 
 
 def test_a_run_is_scored_at_its_last_or_best_checkpoint(tmp_path):

@@ -119,4 +119,7 @@ def _shots(pool, anchor, shots, rng, groups=None) -> np.ndarray:
 
 def _repeats(groups: np.ndarray) -> np.ndarray:
     """How often each entry's group came before it."""
-    return np.tril(groups[:, None] == groups[None, :], -1).sum(axis=1)
+    order = np.argsort(groups, kind='stable')
+    count = np.empty(len(groups), np.int64)
+    count[order] = np.arange(len(groups)) - np.searchsorted(groups[order], groups[order])
+    return count
