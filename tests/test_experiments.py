@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +53,51 @@ def rows():
     from experiments import rows
 
     return rows
+
+
+def plant_classic(root: Path) -> None:
+    """Four people of eight images; two classic splits that test one or two of them."""
+    rng, names = np.random.default_rng(0), {}
+    (root / 'images_labeled').mkdir()
+    for person in (1, 2, 3, 4):
+        names[person] = [
+            f'1_{person:03d}_{v}_{5 * v - 5 + k:02d}.png' for v in (1, 2) for k in (1, 2)
+        ]
+        for name in names[person]:
+            pixels = rng.integers(0, 256, (8, 4, 3), np.uint8)
+            Image.fromarray(pixels).save(root / 'images_labeled' / name)
+
+    def split(*tested):
+        parts = {'train': sorted({1, 2, 3, 4} - {*tested}), 'query': tested, 'gallery': tested}
+        return {
+            key: [[name, person, 0] for person in people for name in names[person]]
+            for key, people in parts.items()
+        }
+
+    splits = [split(1), split(1, 3), *[split(4)] * 18]
+    (root / 'splits_classic_labeled.json').write_text(json.dumps(splits))
+
+
+def test_the_classic_protocol_is_a_mean_over_splits(tmp_path, rows):
+    from configs import supervised_cuhk03_classic
+    from experiments import cuhk03_classic
+
+    plant_classic(tmp_path)
+    config = supervised_cuhk03_classic.get_config('smoke')
+    config.data = supervised_cuhk03_classic.get_config().data
+    config.data.update(root=str(tmp_path), height=32, width=16, feed='device')
+    config.evaluate.protocol = 'cuhk03_classic'
+    config.sampling.update(identities=2, sets=2)
+    found = cuhk03_classic.run(config, [0, 1], tmp_path / 'runs')
+    assert json.loads((tmp_path / 'runs' / 'table.json').read_text()) == found
+    assert [one['queries'] for one in found.values()] == [4, 8]
+    assert found['0']['rank-1'] == 1  # of one identity
+    lines = cuhk03_classic.text(found).splitlines()
+    mean = 50 * (found['0']['rank-1'] + found['1']['rank-1'])
+    assert lines[-1].startswith(f'| mean of 2 | {mean:.1f} ± ')
+    trained = (tmp_path / 'runs' / 'split0' / 'result.json').stat().st_mtime_ns
+    assert cuhk03_classic.run(config, [0], tmp_path / 'runs')['0']['mAP'] == found['0']['mAP']
+    assert (tmp_path / 'runs' / 'split0' / 'result.json').stat().st_mtime_ns == trained
 
 
 def test_spread_and_paired_gain(rows):
