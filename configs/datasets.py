@@ -31,14 +31,16 @@ SETTINGS = {
     'market1501': Setting('market1501', options={'root': '', 'distractors_500k': False}),
     'dukemtmc': Setting('dukemtmc', options={'root': ''}),
     'msmt17': Setting('msmt17', options={'root': '', 'version': 'v1', 'validation': True}),
-    'cuhk03': Setting('cuhk03', options={'root': '', 'detected': False}),
-    'cuhk03_detected': Setting('cuhk03', options={'root': '', 'detected': True}),
+    'cuhk03': Setting('cuhk03', options={'root': '', 'detected': False, 'classic_split': -1}),
+    'cuhk03_detected': Setting(
+        'cuhk03', options={'root': '', 'detected': True, 'classic_split': -1}
+    ),
     'cuhk03_classic': Setting(
         'cuhk03',
         protocol='cuhk03_classic',
         options={'root': '', 'detected': False, 'classic_split': 0},
     ),
-    'veri776': Setting('veri776', VEHICLES, 'veri_image', options={'root': ''}),
+    'veri776': Setting('veri776', VEHICLES, 'veri_image', options={'root': '', 'merged': True}),
     'veri776_tracks': Setting(
         'veri776', VKD, 'i2v,v2v,i2i,v2i', options={'root': '', 'merged': True}
     ),

@@ -39,8 +39,8 @@ def score(
 ) -> dict[str, Any]:
     """Rank by every `protocol` (names joined by commas), on every test set, by `metric`.
 
-    `embedded` is an `embed.embedder`. The numbers are of the first ranking (mAP, mAP_trapezoid, mINP,
-    rank-k), with `protocol`, its name, and `quoted`, the average precision that its tables show;
+    `embedded` is an `embed.embedder`. The numbers are of the first ranking: mAP, mAP_trapezoid,
+    mINP, rank-k; `protocol` is its name, `quoted` the average precision that its tables show, and
     `also` has the others. A tracklet is embedded from `frames` images. With `shots` above 1 every
     image is joined by others of its true identity from its own split: an upper bound, for
     networks that read several shots (UMTS' Scheme C). `batch` counts images, `block` queries.

@@ -12,7 +12,11 @@ from kd_jax.data.images import ImageError
 from kd_jax.data.records import DataError
 
 NAMES = {
-    'bounding_box_train': ('0001_c1s1_000001_00.png', '0002_c2s1_000001_00.png'),
+    'bounding_box_train': (
+        '0001_c1s1_000001_00.png',
+        '0001_c2s1_000004_00.png',
+        '0002_c2s1_000001_00.png',
+    ),
     'query': ('0003_c1s1_000001_00.png',),
     'bounding_box_test': ('0003_c2s1_000001_00.png', '0000_c3s1_000001_00.png'),
 }
@@ -34,7 +38,7 @@ def test_load_folder(tmp_path, feed):
     dataset = data.load(name='folder', root=plant(tmp_path), feed=feed, **SIZE)
     assert dataset.name == 'folder'
     assert dataset.classes == 2
-    for split, count in zip(dataset[1:4], (2, 1, 2)):
+    for split, count in zip(dataset[1:4], (3, 1, 2)):
         assert len(split.records.pids) == count
         assert split.pixels.read(np.arange(count)).shape == (count, 8, 4, 3)
         assert (split.pixels.array is None) == (feed == 'stream')
@@ -78,7 +82,7 @@ def test_describe(tmp_path):
     assert head == f'folder {dataset.fingerprint}'
     assert [line.split() for line in table] == [
         ['images', 'identities', 'cameras', 'tracklets', 'distractors'],
-        ['train', '2', '2', '2', '2', '0'],
+        ['train', '3', '2', '2', '3', '0'],
         ['query', '1', '1', '1', '1', '0'],
         ['gallery', '2', '1', '2', '2', '1'],
     ]
@@ -102,7 +106,7 @@ def test_unknown_feed(tmp_path):
 
 def test_one_identity_cannot_be_trained_on(tmp_path):
     root = plant(tmp_path, bounding_box_train=NAMES['bounding_box_train'][:1])
-    with pytest.raises(DataError, match='folder: train has 1 identities'):
+    with pytest.raises(DataError, match='folder: train has 1 identity in 1 images'):
         data.load(name='folder', root=root, **SIZE)
 
 
@@ -114,7 +118,7 @@ def test_split_of_bad_images_only(tmp_path, split):
         file.write_text('no image')
     with pytest.raises(ImageError, match=f'{folder}/000'):
         data.load(name='folder', root=root, **SIZE)
-    with pytest.raises(DataError, match=f'folder: {split} has no images'):
+    with pytest.raises(DataError, match=f'folder: {split} has 0 images'):
         data.load(name='folder', root=root, on_bad_image='skip', **SIZE)
 
 

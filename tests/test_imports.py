@@ -22,6 +22,8 @@ SOURCES = {
     path.relative_to(ROOT / 'kd_jax'): path.read_text() for path in (ROOT / 'kd_jax').rglob('*.py')
 }
 
+TENSORFLOW = {'tensorflow', 'tensorflow_datasets'}
+
 # As if neither TensorFlow package were installed; who looks for one is kept.
 WITHOUT_TENSORFLOW = """
 import sys
@@ -121,9 +123,9 @@ def test_tensorflow_is_imported_by_feeds_and_builders_only():
     """And there only when called."""
     for path, source in SOURCES.items():
         tree = ast.parse(source)
-        lines = {n.lineno for n in ast.walk(tree) if 'tensorflow' in _names(n)}
+        lines = {n.lineno for n in ast.walk(tree) if TENSORFLOW & _names(n)}
         if str(path) in ('data/pipeline.py', 'data/builders.py'):
-            lines = {node.lineno for node in tree.body if 'tensorflow' in _names(node)}
+            lines = {node.lineno for node in tree.body if TENSORFLOW & _names(node)}
         assert not lines, path
 
 

@@ -7,7 +7,7 @@ from absl import logging
 from PIL import Image
 
 from configs import base, supervised_folder
-from kd_jax import command, evaluate, results, train
+from kd_jax import command, results, train
 from kd_jax.data.records import DataError
 from kd_jax.runs import RunError
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from kd_jax.data import prepared
+from kd_jax.data import findings, prepared
 from kd_jax.data.cache import cached
 from kd_jax.data.images import Pixels, streamed
 from kd_jax.data.records import (
@@ -83,7 +83,7 @@ def load(
     if feed not in FEEDS:
         raise ValueError(f'feed={feed!r}: choose one of {", ".join(FEEDS)}')
     source = read(name, cache_dir=cache_dir, **options)
-    check_records(name, source.splits())
+    _check(name, source.train, source.tests())
     wanted = {'height': height, 'width': width, 'channels': channels, 'on_bad_image': on_bad_image}
     if feed != 'stream':
         wanted |= {'home': source.home, 'cache_dir': cache_dir, 'stamp': source.stamp}
@@ -92,14 +92,17 @@ def load(
         split: Split(*pixels_of(records, source.open, split=split, **wanted))
         for split, records in source.splits().items()
     }
-    columns = {split: found.records for split, found in splits.items()}
-    check_records(name, columns)
     made_by = sorted((key, value) for key, value in options.items() if key != 'root')
-    content = fingerprint(*columns.values(), height, width, channels, str(made_by))
+    columns = [split.records for split in splits.values()]
+    content = fingerprint(*columns, height, width, channels, str(made_by))
     (query, gallery), *more = (_pair(splits, test) for test in source.tests())
-    return Dataset(
-        name, splits['train'], query, gallery, content, dict(zip(source.more, more)), source.test
-    )
+    further = dict(zip(source.more, more))
+    made = Dataset(name, splits['train'], query, gallery, content, further, source.test)
+    pairs = {
+        test: (query.records, gallery.records) for test, (query, gallery) in made.tests().items()
+    }
+    _check(name, made.train.records, pairs)  # bad images may have been left out
+    return made
 
 
 def read(name: str, *, cache_dir: str = '', **options) -> Source:
@@ -159,14 +162,11 @@ def describe(dataset: Dataset) -> str:
     return '\n'.join(lines)
 
 
-def check_records(name: str, splits: Mapping[str, Records]) -> None:
-    """Raises DataError for splits that cannot be trained on or evaluated."""
-    identities = len(np.unique(splits['train'].pids))
-    if identities < 2:
-        raise DataError(f'{name}: train has {identities} identities, but a loss needs two')
-    for split, records in splits.items():
-        if not len(records.pids):
-            raise DataError(f'{name}: {split} has no images, so nothing can be ranked')
+def _check(name: str, train: Records, tests: findings.Tests) -> None:
+    """Raises DataError for what cannot be trained on or evaluated, whatever rule on cameras."""
+    found = findings.problems(train, tests, same_camera=True)
+    if found:
+        raise DataError('\n'.join(f'{name}: {problem}' for problem in found))
 
 
 def _pair(splits: dict[str, Split], test: str) -> tuple[Split, Split]:

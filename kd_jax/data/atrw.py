@@ -77,7 +77,7 @@ def read(*, root: str, flips: bool = False) -> Source:
     check_present(home, test.paths.tolist(), truth)
     sides = 2 if flips else 1
     expected = {'train': Counts(1_887 * sides, 107 * sides), 'test': Counts(1_764, 75)}
-    return Source(train, test, test, _opener(home), home, expected=expected)
+    return Source(train, test, test, _opener(home), home, expected=expected, protocol='atrw')
 
 
 def with_flips(train: Records) -> Records:

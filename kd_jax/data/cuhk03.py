@@ -101,7 +101,9 @@ def _classic(home: Path, version: str, number: int) -> Source:
     (train,), (test,) = (records(file, version, part) for part in names)
     check_identities(file, train, test, test)
     open, place, stamp = pixels.find(home, version, [*chain(*names)])
-    return Source(train, test, test, open, place, expected=CLASSIC, stamp=stamp)
+    return Source(
+        train, test, test, open, place, expected=CLASSIC, stamp=stamp, protocol='cuhk03_classic'
+    )
 
 
 def _market_tree(home: Path, version: str) -> Path | None:

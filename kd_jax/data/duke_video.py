@@ -29,6 +29,7 @@ from kd_jax.data.layout import (
 from kd_jax.data.records import Counts, DataError, Records, Source, from_rows
 
 SPLITS = 'train', 'query', 'gallery'
+TRACKLETS = True  # all splits consist of tracklets, and are prepared by them
 FOLDER = re.compile(r'\d{4}', re.ASCII)
 NAME = re.compile(r'(\d{4})_?C([1-8])_?F(\d{4})_?[XD]\d+\.(?i:jpg)', re.ASCII)
 EXAMPLE = '0001_C6_F0099_X30823.jpg (identity, camera 1-8, frame of the tracklet, of the video)'
@@ -62,7 +63,7 @@ def read(*, root: str, merge: bool = False) -> Source:
         'train': Counts(identities=702, cameras=8, tracklets=0 if merge else 2_196),
         'query': Counts(identities=702),
     }
-    return Source(train, query, gallery, opener(home), home, expected=expected)
+    return Source(train, query, gallery, opener(home), home, expected=expected, protocol='i2v,v2v')
 
 
 def frames(home: Path, split: str) -> list[Frame]:

@@ -38,6 +38,7 @@ from kd_jax.data.records import DISTRACTOR, JUNK, Counts, DataError, Records, So
 NAME = re.compile(r'(\d{4}|00-1)C([1-6])T(\d{4})F(\d{3})\.(?i:jpg)', re.ASCII)
 EXAMPLE = '0001C1T0001F001.jpg (identity, camera 1-6, track, frame)'
 FOLDERS = 'bbox_train', 'bbox_test'
+TRACKLETS = True  # all splits consist of tracklets, and are prepared by them
 TRACK = 'first image, last image, identity, camera'
 EXPECTED = {
     'train': Counts(509_914, 625, 6, 8_298),
@@ -56,7 +57,7 @@ def read(*, root: str) -> Source:
     file = home / 'info' / 'query_IDX.mat'
     query, gallery = divided(file, test, matrix(file, 'query_IDX').ravel())
     check_identities(home, train, query, gallery)
-    return Source(train, query, gallery, opener(home), home, expected=EXPECTED)
+    return Source(train, query, gallery, opener(home), home, expected=EXPECTED, protocol='mars')
 
 
 def matrix(file: Path, name: str) -> Int[np.ndarray, '...']:

@@ -48,9 +48,9 @@ class Source(NamedTuple):
     `gallery` is `query` itself where a protocol draws both from one pool. `home` is the folder
     beside which decoded images may be cached, None for a data set that lies in no folder. `more`
     are further test sets by name, (query, gallery), and `test` is the name of the first, needed
-    where there are more. `expected` are published counts by the names
-    of `splits`. `stamp(records)` changes when the images behind records do; without it, the sizes
-    and times of their files are taken.
+    where there are more. `expected` are published counts by the names of `splits`.
+    `stamp(records)` changes when the images behind records do; without it, the sizes and times of
+    their files are taken. `protocol` is how papers rank it (retrieval/protocols.py).
     """
 
     train: Records
@@ -62,6 +62,7 @@ class Source(NamedTuple):
     expected: Mapping[str, Counts] = MappingProxyType({})
     stamp: Callable[[Records], str] | None = None
     test: str = ''
+    protocol: str = 'market'
 
     def tests(self) -> dict[str, tuple[Records, Records]]:
         """Query and gallery of every test set by name."""
