@@ -51,10 +51,15 @@ SETTINGS = {
         'keep',
         options={'root': '', 'sizes': (800, 1600, 2400)},
     ),
+    # These are read when drawn: decoded they are 100 GB (VERI-Wild, MARS), of which the video
+    # sets show few frames in an epoch.
     'veri_wild': Setting(
-        'veri_wild', VEHICLES, 'veri_wild', options={'root': '', 'sizes': (3000, 5000, 10000)}
+        'veri_wild',
+        VEHICLES,
+        'veri_wild',
+        feed='stream',
+        options={'root': '', 'sizes': (3000, 5000, 10000)},
     ),
-    # Decoded, their frames are 117 and 80 GB, of which an epoch shows few: read when drawn.
     'mars': Setting('mars', protocol='mars', feed='stream', options={'root': ''}),
     'duke_video': Setting(
         'duke_video', protocol='i2v,v2v', feed='stream', options={'root': '', 'merge': True}

@@ -16,7 +16,6 @@ from ml_collections import ConfigDict, config_flags
 
 from kd_jax import command, data, runs, train
 
-METRICS = ('mAP', 'rank-1')
 SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds, separated by commas.')
 ONLY = flags.DEFINE_list('rows', [], 'Only these rows of the table; all without it.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where the runs go.', required=True)
@@ -88,16 +87,44 @@ def write(found: Table, workdir: Path) -> None:
 
 
 def text(found: Table, baseline: str, heading: str, paper: dict[str, tuple]) -> str:
-    """A Markdown table: mAP and rank-1 as mean ± std over seeds, and the paired gain in mAP."""
-    head = ['scheme', 'seeds', *METRICS, f'mAP − {baseline}, paired']
-    head.append(f'paper: {heading}')
+    """A Markdown table for each ranking: mean ± std over seeds, and the paired gain in mAP."""
+    tables = [of_ranking(ranked, baseline, heading, paper) for ranked in rankings(found)]
+    return '\n\n'.join(tables)
+
+
+def rankings(found: Table) -> list[Table]:
+    """A table for each ranking that the protocols made, in their order."""
+    several = {
+        name: {seed: [summary, *summary['also']] for seed, summary in seeds.items()}
+        for name, seeds in found.items()
+    }
+    count = min(len(ranked) for seeds in several.values() for ranked in seeds.values())
+    return [
+        {
+            name: {seed: ranked[k] for seed, ranked in seeds.items()}
+            for name, seeds in several.items()
+        }
+        for k in range(count)
+    ]
+
+
+def of_ranking(found: Table, baseline: str, heading: str, paper: dict[str, tuple]) -> str:
+    """The Markdown table of one ranking, which is named in its head."""
+    protocol = next(summary['protocol'] for seeds in found.values() for summary in seeds.values())
+    head = [protocol, 'seeds', 'mAP', 'rank-1', f'mAP − {baseline}, paired', f'paper: {heading}']
     lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     for name, seeds in found.items():
-        cells = [name, str(len(seeds)), *(spread([s[m] for s in seeds.values()]) for m in METRICS)]
+        columns = [quoted(s) for s in seeds.values()], [s['rank-1'] for s in seeds.values()]
+        cells = [name, str(len(seeds)), *map(spread, columns)]
         cells.append(gain(seeds, found.get(baseline, {})))
         cells.append(' / '.join(paper.get(name, ('–',))))
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
+
+
+def quoted(summary: dict) -> float:
+    """The average precision that the protocol's tables quote."""
+    return summary[summary['quoted']]
 
 
 def spread(values: list[float], signed: bool = False) -> str:
@@ -110,7 +137,7 @@ def spread(values: list[float], signed: bool = False) -> str:
 def gain(seeds: dict[int, dict], baseline: dict[int, dict]) -> str:
     """The gain over the baseline of the same seed."""
     both = [seed for seed in seeds if seed in baseline]
-    pairs = [seeds[seed]['mAP'] - baseline[seed]['mAP'] for seed in both]
+    pairs = [quoted(seeds[seed]) - quoted(baseline[seed]) for seed in both]
     return spread(pairs, signed=True) if pairs else '–'
 
 

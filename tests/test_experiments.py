@@ -100,9 +100,24 @@ def test_the_classic_protocol_is_a_mean_over_splits(tmp_path, rows):
     assert (tmp_path / 'runs' / 'split0' / 'result.json').stat().st_mtime_ns == trained
 
 
+VALUES = (0.5, 0.6, 0.7), (0.4, 0.4)
+
+
+def test_every_ranking_has_a_table(rows):
+    """By the average precision that its protocol quotes."""
+    other = {'protocol': 'i2v', 'quoted': 'mAP_trapezoid', 'mAP': 0.9, 'mAP_trapezoid': 0.25}
+    one = {'protocol': 'market', 'quoted': 'mAP', 'mAP': 0.5, 'mAP_trapezoid': 0.4, 'rank-1': 0.75}
+    summary = one | {'also': [other | {'rank-1': 0.125}]}
+    text = rows.text({'Baseline': {0: summary, 1: summary}}, 'Baseline', 'none', {})
+    first, second = text.split('\n\n')
+    assert first.startswith('| market | seeds | mAP | rank-1 |')
+    assert '| Baseline | 2 | 50.0 ± 0.0 | 75.0 ± 0.0 | +0.0 ± 0.0 |' in first
+    assert second.startswith('| i2v | seeds |')
+    assert '| Baseline | 2 | 25.0 ± 0.0 | 12.5 ± 0.0 |' in second
+
+
 def test_spread_and_paired_gain(rows):
-    of = {0: {'mAP': 0.5}, 1: {'mAP': 0.6}, 2: {'mAP': 0.7}}
-    base = {0: {'mAP': 0.4}, 1: {'mAP': 0.4}}
+    of, base = ({k: {'quoted': 'mAP', 'mAP': v} for k, v in enumerate(vs)} for vs in VALUES)
     assert rows.spread([0.5, 0.6, 0.7]) == '60.0 ± 10.0'
     assert rows.gain(of, base) == '+15.0 ± 7.1'
     assert rows.gain(of, {}) == '–'

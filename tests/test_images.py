@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -309,3 +310,13 @@ def test_notes_beside_the_cache(home):
     cached(home, on_bad_image='skip')
     (notes,) = (home / '.kd_jax').glob('train-*.json')
     assert list(json.loads(notes.read_text())) == ['4.jpg']
+
+
+def test_a_cache_that_has_no_room_is_refused_at_once(home, monkeypatch):
+    usage = shutil.disk_usage(home)
+    monkeypatch.setattr(cache.shutil, 'disk_usage', lambda folder: usage._replace(free=5))
+    opened = []
+    with pytest.raises(DataError, match=r'decoded images \(0\.0 GB are needed, 0\.0 GB free'):
+        cached(home, opened)
+    assert opened == []
+    assert [*(home / '.kd_jax').iterdir()] == []

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from absl import logging
 from PIL import Image
 
 from kd_jax.data.images import Pixels, check, reader, sweep, without
@@ -73,6 +76,7 @@ def _write(file: Path, count: int, shape: tuple[int, ...], decode_all: Callable)
     part = file.with_name(f'{file.name}.{HOST}-{os.getpid()}.kd_jax')
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(file, count * math.prod(shape))
         with part.open('wb') as out:
             _write_header(out, count, shape)
             bad = decode_all(store=out.write)
@@ -89,6 +93,14 @@ def _write(file: Path, count: int, shape: tuple[int, ...], decode_all: Callable)
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def _check_room(file: Path, size: int) -> None:
+    """Raises OSError where there is less room than a cache needs, and tells its size."""
+    free = shutil.disk_usage(file.parent).free
+    if size > free:
+        raise OSError(f'{size / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB free')
+    logging.info('decoding into %s, %.1f GB', file, size / 1e9)
 
 
 def _write_header(out: BinaryIO, count: int, shape: tuple[int, ...]) -> None:

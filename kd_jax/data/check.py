@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags, logging
+from etils import epath
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -79,6 +80,8 @@ def verdict(source: Source, rules: dict, shots: int, bad: dict) -> tuple[list[st
 
 def read_source(args: argparse.Namespace) -> Source:
     """What the reader reads."""
+    if args.root and not epath.Path(args.root).expanduser().exists():
+        raise DataError(f'{args.root}: no such folder; set --root to the data set')
     root = {'root': args.root} if args.root else {}
     chosen = options.reader_options(args, args.dataset)
     return data.read(args.dataset, cache_dir=args.cache_dir, **root, **chosen)
