@@ -23,7 +23,7 @@ def supervised(dataset: str) -> ConfigDict:
     config.data.height, config.data.width = setting.size
     config.data.update(feed=setting.feed, on_bad_image='error', cache_dir='')
     config.sampling = {'identities': 16, 'sets': 1, 'shots': 4, 'views': 'any'}
-    config.augment = {'crop': 'translate', 'pad': 10, 'crop_probability': 0.5, 'flip': 0.5}
+    config.augment = {'crop': 'translate', 'pad': 10, 'crop_probability': 0.5, 'flip': setting.flip}
     config.augment.update(erase=0.5, erase_fill=(0.485, 0.456, 0.406), erase_teacher=True)
     config.network = {'name': 'resnet50', 'width': 64, 'stem': 'imagenet', 'last_stride': 1}
     config.network.update(neck='fc_bn_relu', neck_width=512, inflate=1, dtype='float32')
@@ -38,7 +38,8 @@ def supervised(dataset: str) -> ConfigDict:
     config.train = {'epochs': 300.0, 'steps_per_epoch': 0, 'log_every': 50}
     config.train.update(evaluate_every=40.0, checkpoint_every=5.0)
     config.evaluate = {'protocol': setting.protocol, 'same_camera': setting.same_camera}
-    config.evaluate.update(metric='euclidean', shots=1, frames=8, batch=256)
+    config.evaluate.update(metric=setting.metric, shots=1, shots_of=setting.shots_of)
+    config.evaluate.update(frames=8, batch=256)
     return config
 
 
@@ -116,7 +117,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.train.update(evaluate_every=1.0, checkpoint_every=0.5)
     config.evaluate.batch = 32
     if config.evaluate.protocol in ('vehicleid', 'cuhk03_classic', 'atrw'):  # carousel is no pool
-        config.evaluate.update(protocol='market', same_camera='drop')
+        config.evaluate.update(protocol='market', same_camera='drop', shots_of='identity')
     return config
 
 

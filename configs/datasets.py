@@ -12,13 +12,19 @@ PEOPLE, VEHICLES, VKD = (256, 128), (256, 256), (224, 224)  # height and width
 
 
 class Setting(NamedTuple):
-    """A reader with its options, the size of its images, and how they are ranked."""
+    """A reader with its options, the size of its images, and how they are fed and ranked.
+
+    `flip` is how often an image is mirrored: never where that shows somebody else.
+    """
 
     name: str
     size: tuple[int, int] = PEOPLE
     protocol: str = 'market'
+    metric: str = 'euclidean'
     same_camera: str = 'drop'
+    shots_of: str = 'identity'
     feed: str = 'cached'
+    flip: float = 0.5
     options: Mapping = MappingProxyType({})
 
 
@@ -38,17 +44,27 @@ SETTINGS = {
     'cuhk03_classic': Setting(
         'cuhk03',
         protocol='cuhk03_classic',
+        shots_of='image',
         options={'root': '', 'detected': False, 'classic_split': 0},
     ),
-    'veri776': Setting('veri776', VEHICLES, 'veri_image', options={'root': '', 'merged': True}),
+    # Its queries are in the gallery too, and in VehicleID's pool: companions of an image would be
+    # on both sides.
+    'veri776': Setting(
+        'veri776',
+        VEHICLES,
+        'veri_image',
+        shots_of='image',
+        options={'root': '', 'merge': True},
+    ),
     'veri776_tracks': Setting(
-        'veri776', VKD, 'i2v,v2v,i2i,v2i', options={'root': '', 'merged': True}
+        'veri776', VKD, 'i2v,v2v,i2i,v2i', 'cosine', options={'root': '', 'merge': True}
     ),
     'vehicleid': Setting(
         'vehicleid',
         VEHICLES,
         'vehicleid',
-        'keep',
+        same_camera='keep',
+        shots_of='image',
         options={'root': '', 'sizes': (800, 1600, 2400)},
     ),
     # These are read when drawn: decoded they are 100 GB (VERI-Wild, MARS), of which the video
@@ -60,9 +76,28 @@ SETTINGS = {
         feed='stream',
         options={'root': '', 'sizes': (3000, 5000, 10000)},
     ),
-    'mars': Setting('mars', protocol='mars', feed='stream', options={'root': ''}),
+    'mars': Setting('mars', PEOPLE, 'mars', 'cosine', feed='stream', options={'root': ''}),
     'duke_video': Setting(
-        'duke_video', protocol='i2v,v2v', feed='stream', options={'root': '', 'merge': True}
+        'duke_video',
+        PEOPLE,
+        'i2v,v2v',
+        'cosine',
+        feed='stream',
+        options={'root': '', 'merge': False},
     ),
-    'atrw': Setting('atrw', VKD, 'atrw', 'keep', options={'root': '', 'flips': True}),
+    # An entity is one flank of a tiger, which mirrored is another.
+    'atrw': Setting(
+        'atrw',
+        VKD,
+        'atrw',
+        'cosine',
+        same_camera='keep',
+        shots_of='image',
+        flip=0.0,
+        options={'root': '', 'flips': False},
+    ),
 }
+# What VKD's code and paper make of two of them: frames of a person in a camera that follow one
+# another are one tracklet, and a mirrored tiger is a tiger more to train on.
+SETTINGS['duke_video_vkd'] = SETTINGS['duke_video']._replace(options={'root': '', 'merge': True})
+SETTINGS['atrw_vkd'] = SETTINGS['atrw']._replace(options={'root': '', 'flips': True})

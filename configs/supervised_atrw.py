@@ -2,8 +2,8 @@
 
     python -m kd_jax.main --config=configs/supervised_atrw.py --config.data.root=DIR
 
-Single- and cross-camera queries and their mean. As VKD's paper does, every image is also shown
-flipped as a new identity (214 of them); --config.data.flips=false leaves that out.
+Single- and cross-camera queries and their mean. An identity is one flank of a tiger, so no image
+is mirrored; --config.data.flips=true shows each mirrored as a new identity, as VKD's paper does.
 """
 
 from configs import base

@@ -3,7 +3,7 @@
     python -m kd_jax.main --config=configs/supervised_mars.py --config.data.root=DIR
 
 Image to video and video to video, 8 frames a tracklet, queries in the gallery, mAP by the trapezoid
-rule, as VKD (Porrello et al., ECCV 2020) reports them.
+rule, cosine similarity, as VKD (Porrello et al., ECCV 2020) reports them.
 """
 
 from configs import base

@@ -7,6 +7,7 @@ Each split has 1,367 other identities to train on and 100 to test on; its rank-k
 draws of the gallery. Started again it goes on where it stopped.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,16 @@ SPLITS = flags.DEFINE_list('splits', [str(k) for k in range(20)], 'Which of the 
 
 
 def run(config: ConfigDict, splits: list[int], workdir: Path) -> dict[str, dict]:
-    """The summary of every split's student, kept after each in table.json."""
-    found = {}
+    """The summary of every split's student, kept after each in table.json beside earlier ones."""
+    file = workdir / 'table.json'
+    found = json.loads(file.read_text()) if file.exists() else {}
     for split in splits:
         config.data.classic_split = split
         logging.info('split %d', split)
         dataset = data.load(**config.data)
         found[str(split)] = rows.trained(config, workdir / f'split{split}', dataset)
-        runs.write_json(workdir / 'table.json', found)
+        workdir.mkdir(parents=True, exist_ok=True)
+        runs.write_json(file, found)
     return found
 
 
@@ -46,8 +49,8 @@ def text(found: dict[str, dict]) -> str:
 
 def main(_) -> None:
     config = rows.CONFIG.value
-    if 'classic_split' not in config.data:
-        raise ValueError('--config must read CUHK03 by its classic protocol: data.classic_split')
+    if config.evaluate.protocol != 'cuhk03_classic':
+        raise ValueError('--config must have evaluate.protocol=cuhk03_classic and a classic split')
     print(text(run(config, [int(split) for split in SPLITS.value], Path(rows.WORKDIR.value))))
 
 

@@ -13,8 +13,10 @@ from jaxtyping import Float, Int
 from kd_jax import parallel
 from kd_jax.data import Split, augment, pipeline, sampling
 from kd_jax.methods import Method
+from kd_jax.retrieval.items import Test
 
 PROGRESS_SECONDS = 10
+SHOTS_OF = 'identity', 'image'
 
 
 def embedder(method: Method, mesh: Mesh) -> Callable:
@@ -23,21 +25,17 @@ def embedder(method: Method, mesh: Mesh) -> Callable:
 
 
 def features(
-    embedded: Callable, query: Split, gallery: Split, shots: int, batch: int, mesh: Mesh, seed: int
+    embedded: Callable, read: Callable, shots: Int[np.ndarray, 'n shots'], batch: int, mesh: Mesh
 ) -> Callable:
-    """found(items) -> float[i, d] of a test set; equal items are embedded once."""
-    splits = [query] if query is gallery else [query, gallery]
-    starts = np.cumsum([0, *(len(split.records.pids) for split in splits)])
-    others = _others(splits, starts, shots, seed) if shots > 1 else None
+    """found(items) -> float[i, d]; equal items are embedded once.
+
+    `read` gives the images at rows of a test set; an item of one image is embedded from its row
+    of `shots`.
+    """
     known: dict[Any, np.ndarray] = {}
 
-    def read(rows):
-        parts = [np.flatnonzero((rows >= low) & (rows < high)) for low, high in pairwise(starts)]
-        images = [s.pixels.read(rows[part] - low) for s, part, low in zip(splits, parts, starts)]
-        return np.concatenate(images)[np.argsort(np.concatenate(parts), kind='stable')]
-
     def found(items):
-        rows = items.rows if others is None else others[items.rows[:, 0]]
+        rows = items.rows if shots.shape[1] == 1 else shots[items.rows[:, 0]]
         key = rows.shape, rows.tobytes()
         if key not in known:
             known[key] = embed_rows(embedded, read, rows, batch // rows.shape[1], mesh)
@@ -46,10 +44,44 @@ def features(
     return found
 
 
-def _others(splits: list[Split], starts: np.ndarray, shots: int, seed: int) -> np.ndarray:
-    """Every test image with others of its true identity from its own split."""
-    drawn = [sampling.shots_of(split.records.pids, shots, seed) for split in splits]
-    return np.concatenate([rows + start for rows, start in zip(drawn, starts)])
+def reader(query: Split, gallery: Split) -> Callable:
+    """read(rows) -> images of a test set, whose rows count through query and then gallery."""
+    splits = [query] if query is gallery else [query, gallery]
+    starts = np.cumsum([0, *(len(split.records.pids) for split in splits)])
+
+    def read(rows):
+        parts = [np.flatnonzero((rows >= low) & (rows < high)) for low, high in pairwise(starts)]
+        images = [s.pixels.read(rows[part] - low) for s, part, low in zip(splits, parts, starts)]
+        return np.concatenate(images)[np.argsort(np.concatenate(parts), kind='stable')]
+
+    return read
+
+
+def shots_of(test: Test, shots: int, kind: str, seed: int) -> Int[np.ndarray, 'n shots']:
+    """The rows that are embedded for each image: `shots` of it, or of its true identity.
+
+    The others of its 'identity' are drawn from its own side.
+    """
+    rows = np.arange(len(test.records.pids))
+    if shots == 1 or kind == 'image':
+        return np.repeat(rows[:, None], shots, axis=1)
+    sides = test.query, test.gallery
+    drawn = [sampling.shots_of(test.records.pids[side], shots, seed) for side in sides]
+    return np.concatenate([side[picked] for side, picked in zip(sides, drawn)])
+
+
+def check_shots(test: Test, shots: int, kind: str) -> None:
+    """Raise ValueError for an unknown word, and for shots that query and gallery would share."""
+    if kind not in SHOTS_OF:
+        raise ValueError(f'evaluate.shots_of={kind!r}: choose one of {", ".join(SHOTS_OF)}')
+    names = (path.rpartition('/')[2] for path in test.records.paths.tolist())
+    images = list(zip(names, test.records.pids.tolist(), test.records.cameras.tolist()))
+    shared = test.pool or set(images[: test.queries]) & set(images[test.queries :])
+    if shots > 1 and kind == 'identity' and shared:
+        raise ValueError(
+            'evaluate.shots_of=identity would show an image on both sides, as query and gallery '
+            'share images here: set evaluate.shots_of=image'
+        )
 
 
 def embed_rows(

@@ -15,11 +15,9 @@ from ml_collections import ConfigDict, config_flags
 
 from kd_jax import checkpoints, command, data, embed, parallel, recipes, results, runs, trees
 from kd_jax.data import Dataset
-from kd_jax.retrieval import protocols
+from kd_jax.retrieval import items, protocols
 from kd_jax.retrieval.protocols import PROTOCOLS
 from kd_jax.trees import Tree
-
-COSINE = {'metric': 'cosine'}
 
 
 def score(
@@ -32,6 +30,7 @@ def score(
     metric: str,
     same_camera: str,
     shots: int,
+    shots_of: str,
     frames: int,
     batch: int,
     block: int = 1024,
@@ -41,25 +40,29 @@ def score(
 
     `embedded` is an `embed.embedder`. The numbers are of the first ranking: mAP, mAP_trapezoid,
     mINP, rank-k; `protocol` is its name, `quoted` the average precision that its tables show, and
-    `also` has the others. A tracklet is embedded from `frames` images. With `shots` above 1 every
-    image is joined by others of its true identity from its own split: an upper bound, for
-    networks that read several shots (UMTS' Scheme C). `batch` counts images, `block` queries.
+    `also` has the others. A tracklet is embedded from `frames` images. With `shots` above 1, for
+    networks that read several shots (UMTS' Scheme C), every image is joined by others of its
+    true 'identity' from its own split, an upper bound; or, `shots_of='image'`, by itself. `batch`
+    counts images, `block` queries.
     """
     started, found = time.perf_counter(), []
     options = {'metric': metric, 'same_camera': same_camera, 'frames': frames, 'block': block}
-    for test, (query, gallery) in dataset.tests().items():
-        features = embed.features(
-            partial(embedded, variables), query, gallery, shots, batch, mesh, seed
-        )
-        run = partial(protocols.run, query=query.records, gallery=gallery.records)
-        for name in protocols.names(protocol):
+    for name, (query, gallery) in dataset.tests().items():
+        test = items.together(query.records, gallery.records, dataset.tracklets)
+        rows = embed.shots_of(test, shots, shots_of, seed)
+        read = embed.reader(query, gallery)
+        features = embed.features(partial(embedded, variables), read, rows, batch, mesh)
+        for rule in protocols.names(protocol):
             by_cosine = not found and metric != 'cosine'
-            for result, rankings in run(name, features=features, **options).items():
-                label = ' '.join(filter(None, (name, test, result)))
-                found.append(_found(label, name, rankings) | {'shots': shots, 'also': []})
+            for result, rankings in protocols.run(rule, test, features, **options).items():
+                label = ' '.join(filter(None, (rule, name, result)))
+                facts = {'shots': shots, 'shots_of': shots_of, 'also': []}
+                found.append(_found(label, rule, rankings) | facts)
             if by_cosine:
-                again = next(iter(run(name, features=features, **options | COSINE).values()))
-                found[0]['mAP_cosine'] = results.summary(again)['mAP']
+                again = protocols.run(rule, test, features, **options | {'metric': 'cosine'})
+                found[0]['mAP_cosine'] = results.summary(next(iter(again.values())))[
+                    found[0]['quoted']
+                ]
     logging.info('evaluated in %.1f s', time.perf_counter() - started)
     return found[0] | {'also': found[1:]}
 
@@ -68,7 +71,8 @@ def _found(label: str, protocol: str, rankings: list) -> dict[str, Any]:
     """What is reported of the rankings of one result."""
     rule = PROTOCOLS[protocol]
     spread = results.deviations(rankings) if rule.drawn else {}
-    return results.summary(rankings) | spread | {'protocol': label, 'quoted': rule.quoted}
+    numbers = results.summary(rankings, rule.drawn)
+    return numbers | spread | {'protocol': label, 'quoted': rule.quoted}
 
 
 def check(
@@ -79,24 +83,28 @@ def check(
     metric: str,
     same_camera: str,
     shots: int,
+    shots_of: str,
     frames: int,
     **rest: Any,
 ) -> None:
     """Raise, before training, what `score` would raise after it.
 
     TypeError for a misspelt key; ValueError for an unknown word, for another number of shots than
-    a stacked network reads, and where no query has a valid match.
+    a stacked network reads, for shots that would show an image on both sides, and where no query
+    has a valid match.
     """
     options = {'metric': metric, 'same_camera': same_camera, 'frames': frames}
-    given = {'protocol': protocol, 'shots': shots, **options, **rest}
+    given = {'protocol': protocol, 'shots': shots, 'shots_of': shots_of, **options, **rest}
     inspect.signature(score).bind(*[None] * 4, **given)
     if recipes.reads(config) == 'stacked' and shots != config.sampling.shots:
         raise ValueError(
             f'evaluate.shots={shots}, but the network reads sampling.shots={config.sampling.shots}'
         )
-    for name in protocols.names(protocol):
-        for query, gallery in dataset.tests().values():
-            protocols.check(name, query.records, gallery.records, images=shots > 1, **options)
+    for query, gallery in dataset.tests().values():
+        test = items.together(query.records, gallery.records, dataset.tracklets)
+        embed.check_shots(test, shots, shots_of)
+        for name in protocols.names(protocol):
+            protocols.check(name, test, images=shots > 1, **options)
 
 
 def run(path: Path, config: ConfigDict, which: str = 'last') -> dict[str, float]:

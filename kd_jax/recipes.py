@@ -138,7 +138,12 @@ def blank_input(config: ConfigDict) -> jax.Array:
 
 
 def augmentation(config: ConfigDict) -> Callable:
-    """The augmentation of a config."""
+    """The augmentation of a config; ValueError where it mirrors what mirrored is another."""
+    if 'flips' in config.data and config.data.flips and config.augment.flip:
+        raise ValueError(
+            f'augment.flip={config.augment.flip} would show mirrored images under both of their '
+            'identities, as data.flips makes them others: set augment.flip=0'
+        )
     return augment.make(**config.augment)
 
 

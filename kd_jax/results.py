@@ -9,12 +9,16 @@ RANKS = (1, 5, 10)
 COLUMNS = ('mAP', 'mINP', *(f'rank-{k}' for k in RANKS))
 
 
-def summary(rankings: list[Ranking]) -> dict[str, float]:
-    """The numbers of a ranking that tables show, the means of several, and how many queries."""
+def summary(rankings: list[Ranking], drawn: bool = False) -> dict[str, float]:
+    """The numbers of a ranking that tables show, the means of several, and how many queries.
+
+    The queries are those of each draw where they are `drawn`, and of all parts where not.
+    """
     numbers = [_numbers(ranking) for ranking in rankings]
     means = {name: float(np.mean([one[name] for one in numbers])) for name in numbers[0]}
-    valid = int(np.mean([ranking.valid.sum() for ranking in rankings]))
-    return means | {'valid_queries': valid, 'queries': len(rankings[0].valid)}
+    counts = np.array([[_matched(ranking), len(ranking.valid)] for ranking in rankings])
+    valid, queries = counts[0] if drawn else counts.sum(axis=0)
+    return means | {'valid_queries': int(valid), 'queries': int(queries)}
 
 
 def deviations(rankings: list[Ranking]) -> dict[str, float]:
@@ -30,7 +34,7 @@ def table(results: dict[str, dict]) -> str:
     head = f'{"":28}{"protocol":{width}}' + ''.join(f'{c:>9}' for c in COLUMNS)
     lines = [head + f'{"valid queries":>16}']
     for name, found in rows:
-        label = name if found['shots'] == 1 else f'{name} ({found["shots"]} shots*)'
+        label = name + _shots(found)
         valid = f'{found["valid_queries"]}/{found["queries"]}'
         values = _cells([found[column] for column in (found['quoted'], *COLUMNS[1:])])
         lines.append(f'{label:28}{found["protocol"]:{width}}{values}{valid:>16}')
@@ -38,6 +42,19 @@ def table(results: dict[str, dict]) -> str:
             spread = [found[f'{column}_std'] for column in (found['quoted'], *COLUMNS[1:])]
             lines.append(f'{"":28}{"  ± over draws":{width}}' + _cells(spread))
     return '\n'.join(lines + _notes([found for _, found in rows]))
+
+
+def _shots(found: dict) -> str:
+    """What a network of several shots was shown in place of one image."""
+    if found['shots'] == 1:
+        return ''
+    several = 'shots*' if found['shots_of'] == 'identity' else 'times itself'
+    return f' ({found["shots"]} {several})'
+
+
+def _matched(ranking: Ranking) -> int:
+    """How many queries have a match; where those without count too, they are ranked last."""
+    return int((ranking.valid & (ranking.first_rank <= ranking.gallery_size)).sum())
 
 
 def _numbers(ranking: Ranking) -> dict[str, float]:
@@ -53,7 +70,7 @@ def _cells(values: list[float]) -> str:
 def _notes(found: list[dict]) -> list[str]:
     """What a reader of the table has to know of some of its rows."""
     notes = []
-    if any(one['shots'] > 1 for one in found):
+    if any(one['shots'] > 1 and one['shots_of'] == 'identity' for one in found):
         notes.append('* shots drawn by true identity, at test time too: an upper bound')
     other = sorted({one['protocol'] for one in found if one['quoted'] == TRAPEZOID})
     if other:

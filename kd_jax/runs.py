@@ -53,7 +53,14 @@ def _refuse(run: Path, differences: list[str]) -> None:
 
 def config_of(run: Path) -> ConfigDict:
     """The locked config of a run; RunError if there is none."""
-    return ConfigDict(_locked(run)['config'])
+    return ConfigDict(_tuples(_locked(run)['config']))
+
+
+def _tuples(tree: Any) -> Any:
+    """Tuples for the lists that JSON made of them: configs have no lists, and flags want tuples."""
+    if isinstance(tree, dict):
+        return {key: _tuples(value) for key, value in tree.items()}
+    return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
 
 
 def content(config: ConfigDict) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def plant_matrix(root):
 PLANT = {'folder': plant_folder, 'cuhk03': plant_matrix, 'duke_video': plant_tracklets}
 
 
+def arguments(tmp_path, name='folder', *more):
+    """The command line of prepare.py, from tmp_path/raw to tmp_path/out."""
+    places = f'--manual_dir={tmp_path / "raw"}', f'--data_dir={tmp_path / "out"}'
+    return [f'--dataset={name}', *places, *more]
+
+
 def prepared_from(name, root, out, **more):
     """Prepares what is below `root`; the folder it is in."""
     options = {key: value for key, value in more.items() if key != 'on_bad_image'}

@@ -21,7 +21,7 @@ def sight(imgid, query, entityid, *frame):
     return {'query': query, 'entityid': entityid, 'frame': frame, 'imgid': imgid}
 
 
-TRUTH = [  # in no order; two tigers in one clip, one clip before two cameras
+TRUTH = [  # in no order; two tigers in one clip of one camera, one clip before two cameras
     sight(30, 'multi', 0, 7, 4, 657),
     sight(2, 'multi', 0, 7, 9, 12),
     sight(1234567, 'sing', 4, 7, 4, 660),
@@ -79,7 +79,7 @@ def test_columns_of_the_pool(tmp_path, place, flips):
     assert test.paths.tolist() == [f'atrw_reid_test/test/{name}' for name in TEST]
     assert test.pids.tolist() == [last + 1, last + 5, last + 1, last + 5]
     assert test.cameras.tolist() == [1, 0, 0, 0]
-    assert test.tracklets.tolist() == [2, 0, 1, 1]
+    assert test.tracklets.tolist() == [3, 0, 1, 2]  # of two tigers in a clip there are two
     assert test.frames.tolist() == [12, 0, 657, 660]
     for records in source.splits().values():
         assert all(column.dtype == np.int64 for column in records[1:])
@@ -230,3 +230,5 @@ def test_real_ground_truth():
     several = cameras[np.searchsorted(identities, test.pids)] > 1
     assert ((~several).sum(), several.sum()) == (701, 1_063)
     assert ((cameras == 1).sum(), (cameras > 1).sum()) == (47, 28)
+    seen = np.unique(np.stack([test.tracklets, test.pids, test.cameras]), axis=1)
+    assert seen.shape[1] == counts(test).tracklets  # one identity and camera each

@@ -15,6 +15,7 @@ from kd_jax import data, recipes, train
 from kd_jax.data import Dataset, Split
 from kd_jax.data.images import Pixels
 from kd_jax.data.records import Records
+from kd_jax.retrieval.protocols import PROTOCOLS
 
 FOLDER = Path(base.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py') if path.stem not in ('base', 'datasets'))
@@ -42,13 +43,16 @@ UMTS = [case for case in CASES if case[0].startswith('umts')]
 
 
 @functools.cache
-def fake():
+def fake(protocol):
     """Twenty identities of four images that nobody will look at."""
     pids = np.repeat(np.arange(20), 4)
     numbers = np.arange(80)
-    records = Records(numbers.astype(str), pids, numbers % 2, numbers, numbers)
-    split = Split(records, Pixels(lambda rows: None, None))
-    return Dataset('fake', split, split, split, '')
+    query = Records(numbers.astype(str), pids, numbers % 2, numbers, numbers)
+    gallery = query._replace(paths=np.char.add('again', query.paths))
+    pixels = Pixels(lambda rows: None, None)
+    asking, asked = Split(query, pixels), Split(gallery, pixels)
+    pool = PROTOCOLS[protocol].pool
+    return Dataset('fake', asking, asking, asking if pool else asked, '')
 
 
 def assemble(config):
@@ -56,7 +60,8 @@ def assemble(config):
     for teacher in config.teachers.values():
         assemble(teacher)
     _check_data(**config.data)
-    return train.assemble(config, fake(), recipes.teachers(config, Path()))
+    protocol = config.evaluate.protocol.split(',')[0] if 'evaluate' in config else 'market'
+    return train.assemble(config, fake(protocol), recipes.teachers(config, Path()))
 
 
 def _check_data(**options):
@@ -261,6 +266,17 @@ def test_what_is_set_on_the_student_reaches_its_teacher(case):
     assert config.sampling.sets == config.evaluate.shots == 1
     if teacher.network.inflate > 1:
         assert teacher.network.inflate == 3
+
+
+def test_nothing_is_mirrored_that_mirrored_is_another():
+    """An identity of ATRW is one flank of a tiger; with flips, the other is one too."""
+    config = opened('supervised_atrw')
+    assert config.augment.flip == 0
+    config.data.flips = True
+    recipes.augmentation(config)
+    config.augment.flip = 0.5
+    with pytest.raises(ValueError, match=r'augment\.flip=0\.5 would show mirrored images'):
+        assemble(config)
 
 
 def on_the_command_line(name, *arguments):

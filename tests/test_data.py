@@ -95,7 +95,7 @@ def test_unknown_name(name):
 
 
 def test_misspelt_key(tmp_path):
-    with pytest.raises(TypeError, match="'rooot'"):
+    with pytest.raises(TypeError, match=r"data set folder: .*'rooot'"):
         data.load(name='folder', root=plant(tmp_path), rooot='', **SIZE)
 
 

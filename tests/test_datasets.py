@@ -16,10 +16,12 @@ from test_cuhk03_classic import TESTSETS
 from configs.datasets import SETTINGS
 from experiments import planted
 from kd_jax import data, evaluate, parallel
-from kd_jax.retrieval import protocols
+from kd_jax.retrieval import items, protocols
 
 NAMES = sorted(name for name, setting in SETTINGS.items() if 'root' in setting.options)
 SHOWN = {
+    'duke_video_vkd': ['i2v', 'v2v'],
+    'atrw_vkd': ['atrw mean', 'atrw single camera', 'atrw cross camera'],
     'veri_wild': ['veri_wild 3000', 'veri_wild 5000', 'veri_wild 10000'],
     'vehicleid': ['vehicleid 800', 'vehicleid 1600', 'vehicleid 2400'],
     'mars': ['mars i2v', 'mars v2v'],
@@ -95,9 +97,9 @@ def test_every_data_set_is_ranked_by_its_protocol(planted_root, name):
     rule = {'protocol': setting.protocol, 'same_camera': setting.same_camera, 'frames': 2}
     for protocol in protocols.names(setting.protocol):
         for query, gallery in dataset.tests().values():
-            checked = {**rule, 'metric': 'cosine'}
-            del checked['protocol']
-            protocols.check(protocol, query.records, gallery.records, **checked)
+            test = items.together(query.records, gallery.records, dataset.tracklets)
+            options = {key: rule[key] for key in ('same_camera', 'frames')}
+            protocols.check(protocol, test, metric='cosine', **options)
     found = evaluate.score(
         lambda variables, images: colours(images),
         {},
@@ -105,6 +107,7 @@ def test_every_data_set_is_ranked_by_its_protocol(planted_root, name):
         parallel.mesh(),
         metric='cosine',
         shots=1,
+        shots_of='image',
         batch=64,
         **rule,
     )
@@ -121,6 +124,7 @@ def test_a_reader_names_the_protocol_of_its_config(planted_root, name):
     source = data.read(setting.name, **options)
     if name != 'veri776_tracks':
         assert source.protocol == setting.protocol
+    assert source.tracklets == (setting.name in ('mars', 'duke_video'))
     keeps = [not protocols.PROTOCOLS[one].cameras for one in protocols.names(source.protocol)]
     assert keeps == [setting.same_camera == 'keep'] * len(keeps)
 

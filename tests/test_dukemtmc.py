@@ -49,6 +49,7 @@ def test_columns(tmp_path, level):
     for folder, records, files, columns in zip(TREE, source[:3], names, expected):
         assert records.paths.tolist() == [f'{folder}/{name}' for name in files]
         assert tuple(column.tolist() for column in records[1:]) == columns
+        assert records.paths.tolist() == sorted(records.paths.tolist())  # the numbers are padded
         assert all((source.home / path).is_file() for path in records.paths)
     assert source.home == root / level
 

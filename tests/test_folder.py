@@ -79,9 +79,22 @@ def test_folder_names_are_not_parsed(tmp_path):
     assert train.pids.tolist() == [2, 7]
 
 
-def test_order_is_that_of_the_names(tmp_path):
+def test_order_is_that_of_padded_names(tmp_path):
     names = [f'0002_c1s1_{frame:06d}_01.jpg' for frame in (30, 4, 200)]
     assert read_train(tmp_path, *names).frames.tolist() == [4, 30, 200]
+
+
+def test_order_is_that_of_the_numbers(tmp_path):
+    ordered = [
+        *('3_c2s2_9_1.jpg', '3_c2s10_4_1.jpg', '3_c2s10_4_2.jpg', '3_c10_7.png', '3_c10_10.png'),
+        '0021_c1_5.png',
+    ]
+    train = read_train(tmp_path, *ordered)
+    assert [path.rpartition('/')[2] for path in train.paths.tolist()] == ordered
+    assert train.pids.tolist() == [3, 3, 3, 3, 3, 21]
+    assert train.cameras.tolist() == [1, 1, 1, 9, 9, 0]
+    assert train.tracklets.tolist() == [0, 1, 1, 2, 2, 3]
+    assert train.frames.tolist() == [9, 4, 4, 7, 10, 5]
 
 
 def test_system_files_are_ignored(tmp_path):

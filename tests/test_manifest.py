@@ -100,38 +100,6 @@ def test_parquet_of_text_and_of_numbers(tmp_path):
     assert source.home == file.parent
 
 
-def test_whole_numbers_are_kept(tmp_path):
-    rows = [(*row, cam, '10', '') for row, cam in zip(SMALL, ('3.0', '', '11', '2'))]
-    source = manifest.read(root=plant(tmp_path, rows, HEADS))
-    assert source.train.pids.tolist() == [7, 30]
-    assert source.query.pids.tolist() == source.gallery.pids.tolist() == [4]
-    assert source.train.cameras.tolist() == [3, -1]
-    assert source.query.cameras.tolist() == [11]
-    assert source.train.tracklets.tolist() == [0, 1]
-
-
-def test_numbered_tracklets_are_in_the_order_of_numbers(tmp_path):
-    rows = [
-        (*row, '10' if row[0] == '5.jpg' else '9') for row in (*SMALL, ('5.jpg', *SMALL[0][1:]))
-    ]
-    source = manifest.read(root=plant(tmp_path, rows, (*HEADS[:3], 'tracklet')))
-    assert source.train.paths.tolist() == ['1.jpg', '5.jpg', '2.jpg']
-
-
-def test_identities_are_text_if_one_is(tmp_path):
-    source = read(tmp_path, ('5.jpg', 'gallery', '007'), ('6.jpg', 'gallery', 'x'))
-    assert source.train.pids.tolist() == [4, 2]  # sorted: 007, 30, 4, 7, x
-    assert source.gallery.pids.tolist() == [3, 1, 5]
-
-
-def test_text_that_looks_like_numbers(tmp_path):
-    rows = [('007', 'train', '1e5'), ('8', 'train', '2e5')]
-    rows += [('9', 'query', 'NA'), ('10', 'gallery', 'NA')]
-    source = manifest.read(root=plant(tmp_path, rows, HEADS[:3]))
-    assert source.train.paths.tolist() == ['007', '8']
-    assert source.train.pids.tolist() + source.query.pids.tolist() == [1, 2, 3]
-
-
 @pytest.mark.parametrize('other', ['5', 'eva'])
 def test_junk_is_left_out(tmp_path, other):
     junk = ('5.jpg', 'gallery', '-1'), ('6.jpg', 'train', '-1')

@@ -17,15 +17,31 @@ def file(tmp_path):
 
 
 def test_a_part_is_found_once_it_is_whole(file):
-    assert parts.found(file) is None
-    written = parts.write(file, EXAMPLES, {'a.jpg': 'truncated'})
-    assert parts.found(file) == written
+    assert parts.found(file, 'now') is None
+    written = parts.write(file, EXAMPLES, {'a.jpg': 'truncated'}, 'now')
+    assert parts.found(file, 'now') == written
     assert written[:2] == (2, os.stat(file).st_size)
     assert written.bad == {'a.jpg': 'truncated'}
-    assert written.digest != parts.write(file, EXAMPLES[::-1], {}).digest
+    assert written.digest != parts.write(file, EXAMPLES[::-1], {}, 'now').digest
     assert sorted(os.listdir(file.parent)) == [file.name, f'{file.name}.json']
     file.unlink()
-    assert parts.found(file) is None
+    assert parts.found(file, 'now') is None
+
+
+def test_a_part_of_other_images_is_none(file):
+    parts.write(file, EXAMPLES, {}, 'then')
+    assert parts.found(file, 'now') is None
+    made = parts.write(file, EXAMPLES[:1], {}, 'now')
+    assert parts.found(file, 'now') == made
+    assert parts.found(file, 'then') is None
+
+
+def test_a_part_that_is_made_again_is_none_until_it_is_whole(file, monkeypatch):
+    parts.write(file, EXAMPLES, {}, 'then')
+    monkeypatch.setattr(epath.Path, 'write_text', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        parts.write(file, EXAMPLES, {}, 'now')
+    assert parts.found(file, 'then') is None
 
 
 def test_a_part_that_fails_leaves_nothing(file):
@@ -34,8 +50,8 @@ def test_a_part_that_fails_leaves_nothing(file):
         raise DataError('bad image')
 
     with pytest.raises(DataError, match='bad image'):
-        parts.write(file, examples(), {})
-    assert parts.found(file) is None
+        parts.write(file, examples(), {}, 'now')
+    assert parts.found(file, 'now') is None
     assert os.listdir(file.parent) == []
 
 
@@ -43,8 +59,8 @@ def test_a_full_disk(file, monkeypatch):
     # What is written to this device finds no space left.
     monkeypatch.setattr(parts, 'Path', lambda *_: Full(os.sep))
     with pytest.raises(DataError, match=r'cannot hold .*No space left.*what is finished is kept'):
-        parts.write(file, EXAMPLES, {})
-    assert parts.found(file) is None
+        parts.write(file, EXAMPLES, {}, 'now')
+    assert parts.found(file, 'now') is None
 
 
 class Full(type(Path())):

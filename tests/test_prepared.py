@@ -19,7 +19,7 @@ from preparing import (
 from test_atrw import plant as plant_tigers
 
 from kd_jax import data
-from kd_jax.data import builders, duke_video, prepared
+from kd_jax.data import builders, prepared
 from kd_jax.data.records import Counts, DataError
 
 SIZE = {'height': 8, 'width': 4}
@@ -29,7 +29,6 @@ TRAIN = 'bounding_box_train/0001_c1s1_000001_00.png'
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
     monkeypatch.setattr(builders, 'SHARD', 2)
-    monkeypatch.setattr(duke_video, 'TRACKLETS', True, raising=False)
 
 
 @pytest.fixture
@@ -91,37 +90,33 @@ def plant_lists(root):
     return str(root)
 
 
-@pytest.mark.parametrize(
-    ('options', 'name'),
-    [
-        ({}, 'default'),
-        ({'root': '/x', 'detected': False}, 'default'),
-        ({'detected': True}, 'detected_True'),
-        ({'sizes': [800, 1600]}, 'default'),
-        ({'sizes': (1600,), 'detected': True}, 'detected_True-sizes_1600'),
-        ({'word': 'a/b c'}, 'word_a_b_c'),
-    ],
-)
-def test_config_names(options, name):
-    def read(*, root, detected=False, sizes=(800, 1600), word=''):
-        pass
-
-    assert prepared.config_name(read, options) == name
-    with pytest.raises(TypeError, match='detectd'):
-        prepared.config_name(read, {'detectd': True})
-
-
 def test_root_may_be_the_prepared_folder_itself(tmp_path, folder):
     assert data.read('folder', root=str(folder)).home == Path(folder)
     with pytest.raises(DataError, match=r'prepared as folder/default/1.0.0, but market1501/def'):
         data.read('market1501', root=str(folder))
 
 
-def test_other_options_are_named(tmp_path):
-    prepared_from('cuhk03', plant_matrix(tmp_path / 'raw'), tmp_path / 'out')
-    message = r'detected_True/1.0.0: no such prepared data set; there is .*cuhk03/default/1.0.0\.'
+def test_other_options_are_named_and_how_to_prepare_them(tmp_path, folder):
+    prepared_from('cuhk03', plant_matrix(tmp_path / 'mat'), tmp_path / 'out')
+    (tmp_path / 'out' / '.hidden').write_text('')
+    message = (
+        r'detected_True/1.0.0: no such prepared data set; there is .*cuhk03/default/1.0.0\. '
+        'Prepare it with python -m kd_jax.data.prepare --dataset=cuhk03 --detected=true '
+        f'--manual_dir=DIR --data_dir={tmp_path / "out"}$'
+    )
     with pytest.raises(DataError, match=message):
-        data.read('cuhk03', root=str(tmp_path / 'out'), detected=True)
+        data.read('cuhk03', root=str(tmp_path / 'out'), detected=True, classic_split=-1)
+
+
+@pytest.mark.parametrize('beside', ['', 'more'])
+def test_prepared_with_other_options_beside_what_is_raw(tmp_path, caplog, beside):
+    """In the raw folder itself: what is not prepared is read raw."""
+    raw = PLANT['duke_video'](tmp_path / 'raw')
+    prepared_from('duke_video', raw, raw, merge=True)
+    if beside:
+        prepared_from('folder', plant_folder(tmp_path / 'more'), raw)
+    assert data.read('duke_video', root=raw).home == tmp_path / 'raw'
+    assert f'merge_True/1.0.0; reading {raw} as the raw data set' in caplog.text
 
 
 def test_another_version_is_named(tmp_path, folder):
@@ -132,8 +127,9 @@ def test_another_version_is_named(tmp_path, folder):
 
 def test_a_raw_folder_is_no_prepared_one(tmp_path):
     raw = plant_folder(tmp_path / 'folder')  # of the data set's own name
-    assert prepared.find(str(tmp_path), 'folder', 'default') is None
-    assert prepared.find('', 'folder', 'default') is None
+    read = data.reader('folder').read
+    assert prepared.find('folder', read, {'root': str(tmp_path)}) is None
+    assert prepared.find('folder', read, {'root': ''}) is None
     assert data.read('folder', root=raw).home == tmp_path / 'folder'
 
 
@@ -147,7 +143,7 @@ def _truncate(file):
         ('records.npz', Path.unlink, 'cannot be read .*No such file.*prepare it again'),
         ('records.npz', _truncate, 'cannot be read .*; remove the folder'),
         ('metadata.json', _truncate, 'cannot be read .*; remove the folder'),
-        ('metadata.json', lambda file: file.write_text('{}'), 'not of a data set that kd_jax'),
+        ('metadata.json', lambda file: file.write_text('{}'), 'not of a data set that this'),
         ('folder-train.array_record-00000-of-00003', Path.unlink, r'has 0 bytes, not \d'),
         ('folder-train.array_record-00000-of-00003', _truncate, r'has 100 bytes, not \d'),
     ],

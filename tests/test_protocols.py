@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kd_jax.data.records import from_rows
-from kd_jax.retrieval import protocols
+from kd_jax.retrieval import items, protocols
 
 GOLDEN = np.load(Path(__file__).parent / 'golden' / 'ranking.npz')
 OPTIONS = {'metric': 'euclidean', 'same_camera': 'drop', 'block': 5}
@@ -24,11 +24,12 @@ def run(name, query, gallery, places, **options):
     """The rankings of images at places on a line, or of vectors; a set is at the mean of its."""
     places = np.asarray(places, np.float32).reshape(len(places), -1)
     frames = options.pop('frames', 8)
+    test = items.together(query, gallery, options.pop('tracklets', False))
 
     def features(items):
         return places[items.rows].mean(axis=1)
 
-    return protocols.run(name, query, gallery, features, frames=frames, **OPTIONS | options)
+    return protocols.run(name, test, features, frames=frames, **OPTIONS | options)
 
 
 # Market-1501 and its like.
@@ -41,12 +42,6 @@ def test_images_by_the_own_camera_are_left_out(name):
     assert (ranking.first_rank[0], ranking.mAP, ranking.mAP_trapezoid) == (2, 0.5, 0.25)
     (ranking,) = run(name, query, gallery, [0, 1, 2, 3], same_camera='keep')['']
     assert ranking.first_rank[0] == 1
-
-
-def test_in_a_pool_no_image_finds_itself():
-    pool = records([1, 1, 2, 2], [-1, -1, -1, -1])
-    (ranking,) = run('market', pool, pool, [0, 10, 3, 8])['']
-    assert ranking.first_rank.tolist() == [3, 3, 2, 2]
 
 
 # VehicleID.
@@ -120,7 +115,7 @@ def mars_like():
 
 def test_v2v_agrees_with_vkd():
     facts, query, gallery, vectors = mars_like()
-    (ranking,) = run('v2v', query, gallery, vectors, metric='cosine')['']
+    (ranking,) = run('v2v', query, gallery, vectors, metric='cosine', tracklets=True)['']
     np.testing.assert_allclose(ranking.mAP_trapezoid, facts['v2v/mAP'], rtol=0, atol=1e-6)
     np.testing.assert_allclose(ranking.cmc, facts['v2v/cmc'], rtol=0, atol=1e-6)
     np.testing.assert_array_equal(ranking.valid, facts['v2v/valid'])
@@ -147,7 +142,7 @@ def test_on_mars_the_queries_join_the_gallery():
         stay = (pids != -1) & ~((pids == pid) & (cameras == camera))
         if (pids[stay] == pid).any():
             expected.append(trapezoid(1 - unit[stay] @ vector, pids[stay] == pid))
-    found = run('mars', query, gallery, vectors, metric='cosine')
+    found = run('mars', query, gallery, vectors, metric='cosine', tracklets=True)
     assert list(found) == ['i2v', 'v2v']
     (ranking,) = found['v2v']
     assert ranking.gallery_size == len(pids)
@@ -170,15 +165,25 @@ TRACKS = (
     [
         ('i2v', [2]),  # 0 to 6 or 5
         ('v2v', [2]),  # 2 to 6 or 5
-        ('v2i', [1]),  # 2 to 2, 10, 3, 7
-        ('i2i', [1]),  # 0 to 2, 10, 3, 7
+        ('v2i', [1]),  # 2 to the first of each, 2 or 3
+        ('i2i', [1]),  # 0 to 2 or 3
         ('veri_track', [1, 2]),  # 0 to 2 or 3; 4 to 2 or 3
     ],
 )
 def test_images_and_tracklets_by_hand(name, ranks):
     query, gallery, places = TRACKS
-    (ranking,) = run(name, query, gallery, places, frames=2)['']
+    (ranking,) = run(name, query, gallery, places, frames=2, tracklets=True)['']
     assert ranking.first_rank.tolist() == ranks
+
+
+def test_nothing_matches_what_shows_an_image_of_its_own():
+    """A tracklet that the gallery shows too, in it not as the first, nor at the same place."""
+    query, gallery = records([1], None, [3]), records([1, 1, 2, 2], None, [3, 3, 5, 5])
+    with pytest.raises(ValueError, match='none of 1 queries has a valid match'):
+        run('v2v', query, gallery, [0, 1, 2, 9, 8], frames=2)
+    query, gallery = records([1], None, [3]), records([1, 1, 1, 2], None, [4, 4, 3, 5])
+    (ranking,) = run('v2v', query, gallery, [0, 7, 8, 5, 5.5], frames=2)['']
+    assert ranking.first_rank.tolist() == [2]  # at 5: tracklet 4 at 7.5, behind 5 at 5.5
 
 
 def test_a_tracklet_is_as_near_as_its_nearest_image():
@@ -233,9 +238,9 @@ def test_atrw_counts_near_frames_of_another_tiger():
 # What does not fit.
 
 
-def check(name, query, gallery, **options):
+def check(name, query, gallery, tracklets=False, **options):
     options = {'metric': 'cosine', 'same_camera': 'drop', 'frames': 8} | options
-    return protocols.check(name, query, gallery, **options)
+    return protocols.check(name, items.together(query, gallery, tracklets), **options)
 
 
 def test_names():
@@ -246,8 +251,16 @@ def test_names():
 
 @pytest.mark.parametrize('name', ['vehicleid', 'cuhk03_classic', 'atrw'])
 def test_a_pool_is_needed(name):
-    with pytest.raises(ValueError, match=f'{name} draws queries and gallery from one pool'):
+    told = f'{name} takes queries and gallery from one pool, .*: .* one of market, '
+    with pytest.raises(ValueError, match=told):
         check(name, records([1]), records([1]), same_camera='keep')
+
+
+@pytest.mark.parametrize('name', ['market', 'i2v', 'mars', 'veri_track'])
+def test_a_pool_is_refused(name):
+    pool = records([1, 1], [0, 1], [0, 1])
+    with pytest.raises(ValueError, match=f'{name} takes queries and gallery apart, .* vehicleid'):
+        check(name, pool, pool)
 
 
 @pytest.mark.parametrize('name', ['vehicleid', 'atrw'])
@@ -283,3 +296,4 @@ def test_other_refusals():
     with pytest.raises(ValueError, match=r'evaluate\.shots must be 1'):
         check('v2v', query, gallery, images=True)
     check('market', query, gallery, images=True)
+    check('v2v', query, gallery, tracklets=True)

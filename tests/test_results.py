@@ -5,7 +5,7 @@ from kd_jax import results
 from kd_jax.retrieval.ranking import Ranking
 
 ROW = {'mAP': 0.5, 'mAP_trapezoid': 0.375, 'mINP': 0.25, 'rank-1': 0.125, 'rank-5': 1.0}
-ROW |= {'rank-10': 0.0625, 'valid_queries': 23, 'queries': 24, 'shots': 1}
+ROW |= {'rank-10': 0.0625, 'valid_queries': 23, 'queries': 24, 'shots': 1, 'shots_of': 'identity'}
 ROW |= {'protocol': 'market', 'quoted': 'mAP', 'also': []}
 
 
@@ -32,7 +32,14 @@ def test_the_numbers_of_draws():
     assert found['rank-1_std'] == pytest.approx(0.5)
     assert found['mAP'] == pytest.approx(np.mean([1, 0.75, 0.375]))
     assert found['mAP_std'] == pytest.approx(np.std([1, 0.75, 0.375], ddof=1))
-    assert (found['queries'], found['valid_queries']) == (2, 2)
+    assert (found['queries'], found['valid_queries']) == (4 + 2, 6)
+    drawn = results.summary(drawn, drawn=True)
+    assert (drawn['queries'], drawn['valid_queries']) == (2, 2)
+
+
+def test_a_query_that_is_ranked_last_has_no_match():
+    last = ranking(1, 21)  # of 20
+    assert results.summary([last])['valid_queries'] == 1
 
 
 def test_a_table_has_a_row_for_every_network():
@@ -52,6 +59,12 @@ def test_a_table_marks_several_shots_as_an_upper_bound():
     assert lines[3].startswith('*')
     assert 'true identity' in lines[3]
     assert lines[3].endswith('an upper bound')
+
+
+def test_a_table_tells_of_an_image_shown_several_times():
+    text = results.table({'teacher': ROW | {'shots': 4, 'shots_of': 'image'}})
+    assert text.splitlines()[1].startswith('teacher (4 times itself) ')
+    assert 'upper bound' not in text
 
 
 def test_a_table_quotes_the_precision_of_the_protocol():

@@ -3,6 +3,7 @@ import json
 import pytest
 import smoke
 
+from configs import umts_vehicleid
 from kd_jax import runs
 from kd_jax.runs import RunError
 
@@ -156,3 +157,13 @@ def test_a_line_that_was_not_ended_is_left_out(run, half):
     runs.rewind_metrics(run, 9)
     runs.append_metrics(run, {'step': 4})
     assert runs.metrics_of(run) == [{'step': 2}, {'step': 4}]
+
+
+def test_tuples_come_back_as_tuples(tmp_path):
+    """As a teacher is compared with the student's config, and as flags want them."""
+    config = umts_vehicleid.get_config()
+    runs.start(tmp_path, config, FACTS)
+    found = runs.config_of(tmp_path)
+    assert found.data.sizes == (800, 1600, 2400)
+    assert found.method.stages == config.method.stages
+    assert runs.content(found) == runs.content(config)

@@ -61,10 +61,11 @@ def test_a_smoke_run_ends_with_a_result(name):
     result = smoke.result(run)
     assert list(result) == [*config.teachers, 'student']
     for found in result.values():
-        assert set(found) == SCORES | set(COUNTS) | {'shots', *WORDS}
+        assert set(found) == SCORES | set(COUNTS) | {'shots', 'shots_of', *WORDS}
         assert {key: found[key] for key in WORDS} == WORDS
         assert all(0 < found[score] < 1 for score in SCORES)
         assert {key: found[key] for key in COUNTS} == COUNTS
+    assert result['student']['shots_of'] == 'identity'
     assert result['student']['shots'] == config.evaluate.shots
     assert checkpoints.restore_network(run).step == 8
     told = [(row['step'], 'evaluation' in row) for row in smoke.rows(run)]
@@ -126,7 +127,9 @@ def assert_events_tell_the_rows(run, monkeypatch):
     told = {}
     for row in rows:
         found = row.get('evaluation', {})
-        values = {f'evaluation/{k}': v for k, v in found.items() if k not in WORDS} or row
+        values = {
+            f'evaluation/{k}': v for k, v in found.items() if k not in (*WORDS, 'shots_of')
+        } or row
         for tag in set(values) - {'step'}:
             told.setdefault(tag, []).append((row['step'], np.float32(values[tag])))
     assert events == told

@@ -165,3 +165,6 @@ def test_loads_as_pools(tmp_path):
     dataset = data.load(name='vehicleid', root=root, height=4, width=4, feed='stream')
     assert list(dataset.splits()) == ['train', 'test_800', 'test_1600', 'test_2400']
     assert dataset.more['2400'][1].pixels.read([0]).shape == (1, 4, 4, 3)
+    options = {'name': 'vehicleid', 'root': root, 'height': 4, 'width': 4, 'feed': 'stream'}
+    tuples, lists = (data.load(sizes=kind((1600, 800)), **options) for kind in (tuple, list))
+    assert tuples.fingerprint == lists.fingerprint != dataset.fingerprint

@@ -94,10 +94,12 @@ def test_published_counts():
     assert (train.images, query.images, gallery.images) == (37_778, 1_678, 11_579)
     assert (train.identities, query.identities, gallery.identities) == (576, 200, 200)
     assert train.images + query.images + gallery.images == 51_035
+    # Of the 20 cameras, those that see the test vehicles are not published.
+    assert (train.cameras, query.cameras, gallery.cameras) == (20, 0, 0)
 
 
 def test_without_merging_training_tracklets_are_unknown(tmp_path):
-    source = veri776.read(root=plant(tmp_path), merged=False)
+    source = veri776.read(root=plant(tmp_path), merge=False)
     assert source.train.tracklets.tolist() == [-1] * 4
     assert source.gallery.tracklets.tolist() == [0, 1, 2, 2, -1, -1]
 

@@ -1,5 +1,7 @@
 """VERI-Wild, on trees in its layout: both families of lists, all forms of lines, with a heading."""
 
+import logging
+
 import pytest
 from PIL import Image
 
@@ -134,6 +136,17 @@ def test_published_counts(tmp_path):
     ]
     assert totals == [41_861, 69_389, 138_517]
     assert totals[-1] + expected['train'].images == 416_314
+
+
+@pytest.mark.parametrize('count', [173, 174, 175])
+def test_other_cameras_than_published_are_logged(tmp_path, caplog, count):
+    more = {f'00001/9{number:05d}': 1000 + number for number in range(count - 3)}
+    with caplog.at_level(logging.WARNING, 'absl'):
+        source = veri_wild.read(root=plant(tmp_path, cameras={**CAMERAS, **more}))
+    logged = f'vehicle_info.txt: has {count} cameras, published are 174'
+    assert (logged in caplog.text) == (count != 174) == bool(caplog.text)
+    # Which of the cameras a split has is not published.
+    assert not any(wanted.cameras for wanted in source.expected.values())
 
 
 @pytest.mark.parametrize('sizes', [(), (300,), (3000, 3000), [3000, 800]])

@@ -1,5 +1,7 @@
 """Data sets: `load` finds a reader by its name and puts pixels to its records."""
 
+import inspect
+import json
 import pkgutil
 from collections.abc import Mapping
 from importlib import import_module
@@ -21,6 +23,7 @@ from kd_jax.data.records import (
     by_name,
     counts,
     fingerprint,
+    pair,
 )
 
 FEEDS = 'stream', 'cached', 'device'
@@ -37,7 +40,7 @@ class Dataset(NamedTuple):
     """Three splits, and further test sets by name (query, gallery); `test` names the first.
 
     `gallery` is `query` itself where a protocol draws both from one pool. `fingerprint` is equal
-    wherever the same images are read at the same size.
+    wherever the same images are read at the same size. `tracklets`: all splits consist of them.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Dataset(NamedTuple):
     fingerprint: str
     more: Mapping[str, tuple[Split, Split]] = MappingProxyType({})
     test: str = ''
+    tracklets: bool = False
 
     @property
     def classes(self) -> int:
@@ -92,12 +96,13 @@ def load(
         split: Split(*pixels_of(records, source.open, split=split, **wanted))
         for split, records in source.splits().items()
     }
-    made_by = sorted((key, value) for key, value in options.items() if key != 'root')
+    made_by = json.dumps({key: options[key] for key in sorted(options) if key != 'root'})
     columns = [split.records for split in splits.values()]
-    content = fingerprint(*columns, height, width, channels, str(made_by))
-    (query, gallery), *more = (_pair(splits, test) for test in source.tests())
+    content = fingerprint(*columns, height, width, channels, made_by)
+    (query, gallery), *more = (pair(splits, test) for test in source.tests())
     further = dict(zip(source.more, more))
-    made = Dataset(name, splits['train'], query, gallery, content, further, source.test)
+    facts = {'more': further, 'test': source.test, 'tracklets': source.tracklets}
+    made = Dataset(name, splits['train'], query, gallery, content, **facts)
     pairs = {
         test: (query.records, gallery.records) for test, (query, gallery) in made.tests().items()
     }
@@ -113,8 +118,11 @@ def read(name: str, *, cache_dir: str = '', **options) -> Source:
     warnings.
     """
     module = reader(name)
-    config = prepared.config_name(module.read, options)
-    folder = prepared.find(options.get('root', ''), name, config)
+    try:
+        inspect.signature(module.read).bind(**options)
+    except TypeError as error:
+        raise TypeError(f'data set {name}: {error}') from None
+    folder = prepared.find(name, module.read, options)
     if folder:
         logging.info('%s: reading what is prepared in %s', name, folder)
     source = prepared.source(folder, cache_dir) if folder else module.read(**options)
@@ -167,10 +175,3 @@ def _check(name: str, train: Records, tests: findings.Tests) -> None:
     found = findings.problems(train, tests, same_camera=True)
     if found:
         raise DataError('\n'.join(f'{name}: {problem}' for problem in found))
-
-
-def _pair(splits: dict[str, Split], test: str) -> tuple[Split, Split]:
-    """Query and gallery of a test set."""
-    end = f'_{test}' if test else ''
-    names = ('test', 'test') if f'test{end}' in splits else ('query', 'gallery')
-    return tuple(splits[name + end] for name in names)

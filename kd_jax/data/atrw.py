@@ -11,9 +11,10 @@ Li et al., "ATRW: A Benchmark for Amur Tiger Re-identification in the Wild", ACM
 
 An identity is one side of a tiger, whose stripes differ from those of the other. Training images
 have no cameras, tracklets or frames. The test is one pool, in which every image asks for all
-others: `sing` are identities seen by one camera, `multi` by several. A tracklet there is a clip in
-one camera, whichever tigers are in it. In order that no two identities share a number, a training
-identity is the listed one plus 1, and test identities follow the last training identity.
+others: `sing` are identities seen by one camera, `multi` by several. A tracklet there is one
+identity in one clip of one camera; a clip may show several. In order that no two identities share a
+number, a training identity is the listed one plus 1, and test identities follow the last training
+identity.
 """
 
 import json
@@ -112,11 +113,11 @@ def test_records(sights: list[Sight], last: int) -> Records:
     """
     sights = [sight for sight in sights if sight.entity != JUNK]
     (cameras,) = tracklets([sight.camera for sight in sights])
-    (clips,) = tracklets([(sight.clip, sight.camera) for sight in sights])
+    (shown,) = tracklets([(sight.clip, sight.camera, sight.entity) for sight in sights])
     return from_rows(
         [
-            (f'{TEST}/{_name(sight)}', last + 1 + sight.entity, camera, clip, sight.frame)
-            for sight, camera, clip in zip(sights, cameras, clips)
+            (f'{TEST}/{_name(sight)}', last + 1 + sight.entity, camera, tracklet, sight.frame)
+            for sight, camera, tracklet in zip(sights, cameras, shown)
         ]
     )
 

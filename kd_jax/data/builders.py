@@ -2,25 +2,23 @@
 
 Images are stored as the bytes of their files, in the order of the records, in array_record files.
 Anything that reads tfds directories can read them; kd_jax does it with prepared.py. Splits that
-are made of tracklets (a reader that says `TRACKLETS = True`) are stored by whole tracklets.
+are made of tracklets (`Source.tracklets`) are stored by whole tracklets.
 """
 
 import functools
-import importlib.metadata
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, make_dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from etils import epath
+from jaxtyping import Int
 
 from kd_jax import data
-from kd_jax.data import columns, examples, parts, prepared
+from kd_jax.data import choices, columns, examples, metadata, parts, prepared
 from kd_jax.data.images import without
 from kd_jax.data.parts import Part
-from kd_jax.data.records import DataError, Records, Source, counts, fingerprint
+from kd_jax.data.records import DataError, Records, Source, fingerprint
 
 SHARD = 4000  # images; a killed preparing loses no more than these
 FORMAT = 'array_record'  # read at random, and without TensorFlow
@@ -30,21 +28,24 @@ def create(
     name: str,
     *,
     data_dir: str,
-    on_bad_image: str = 'error',
+    manual_dir: str = '',
     source: Source | None = None,
+    on_bad_image: str = 'error',
     **options,
 ) -> Any:
     """The tfds builder of a data set, with the options of its reader, for DATA_DIR/NAME/CONFIG.
 
-    Its `download_and_prepare` downloads nothing: it takes the images from `source`, or else from
-    the `manual_dir` of its download_config. A bad image is an 'error', or 'skip' leaves it out.
+    It takes the images from `source`, or else reads the raw data set in `manual_dir`, for tfds
+    asks for the features before it prepares anything; its `download_and_prepare` downloads
+    nothing. A bad image is an 'error', or 'skip' leaves it out.
     """
+    read = data.reader(name).read
     config = _config_class()(
-        name=prepared.config_name(data.reader(name).read, options),
+        name=choices.config_name(read, options),
         description=', '.join(f'{key}={value!r}' for key, value in sorted(options.items())),
         options=options,
         on_bad_image=on_bad_image,
-        source=source,
+        source=source or read(root=manual_dir, **options),
     )
     return builder_class(name)(data_dir=data_dir, config=config, file_format=FORMAT)
 
@@ -54,13 +55,11 @@ def builder_class(name: str) -> type:
     """The class of a data set's builder, which tfds knows by the data set's name."""
     import tensorflow_datasets as tfds
 
-    layout = data.reader(name).__doc__
     members = {
-        '__doc__': layout,
+        '__doc__': data.reader(name).__doc__,
         '__module__': __name__,
         'name': name,
         'VERSION': tfds.core.Version(prepared.VERSION),
-        'MANUAL_DOWNLOAD_INSTRUCTIONS': f'manual_dir is ROOT in this layout:\n\n{layout}',
         'url_infos': None,  # nothing is downloaded
         '_info': _info,
         '_shard_iterators_per_split': _shard_iterators,
@@ -86,9 +85,12 @@ def features(tracklets: bool) -> dict[str, Any]:
     return whole | {'image': image, 'path': text, 'frame': np.int64}
 
 
-def by_tracklets(name: str) -> bool:
-    """Whether the splits of a data set are made of tracklets."""
-    return getattr(data.reader(name), 'TRACKLETS', False)
+def cuts(source: Source) -> dict[str, list[Int[np.ndarray, 'k']]]:
+    """The bounds of the examples of each shard of each split."""
+    return {
+        split: examples.shards(examples.bounds(records, source.tracklets), SHARD)
+        for split, records in source.splits().items()
+    }
 
 
 @functools.cache
@@ -111,7 +113,7 @@ def _info(self) -> Any:
     return tfds.core.DatasetInfo(
         builder=self,
         description=self.__doc__,
-        features=tfds.features.FeaturesDict(features(by_tracklets(self.name))),
+        features=tfds.features.FeaturesDict(features(self.builder_config.source.tracklets)),
         disable_shuffling=True,
         metadata=tfds.core.MetadataDict(),
     )
@@ -122,60 +124,65 @@ def _shard_iterators(self, dl_manager: Any) -> dict[str, list[Callable]]:
 
     tfds is left with as many empty examples to count; `_example_writer` gives it the shards.
     """
-    config = self.builder_config
-    source = config.source or data.reader(self.name).read(
-        root=os.fspath(dl_manager.manual_dir), **config.options
-    )
-    splits, tracklets = source.splits(), by_tracklets(self.name)
-    stamp = fingerprint(*splits.values())
-    form = fingerprint(stamp, SHARD, tracklets, prepared.VERSION)
+    source = self.builder_config.source
+    splits, bounds = source.splits(), cuts(source)
+    stamps = metadata.stamps(source, bounds)
+    form = fingerprint(*splits.values(), SHARD, source.tracklets, prepared.VERSION)
     self.parts = parts.folder(self.data_path.parent, form)
     tell = parts.progress(sum(len(records.pids) for records in splits.values()))
-    made = {split: _shards(self, source, split, tell) for split in splits}
-    bad = {split: _bad(shards) for split, shards in made.items()}
-    kept = {split: without(splits[split], bad[split], split, 'skip') for split in splits}
-    _check_left(self.name, kept)
-    numbers = {split: examples.numbers(splits[split], bad[split], tracklets) for split in splits}
-    columns.save(self.data_path / prepared.RECORDS, kept, numbers)
-    self.info.metadata.update(_about(self, source, stamp, made, kept))
+    made = {split: _shards(self, split, bounds[split], stamps[split], tell) for split in splits}
+    _note(self, made)
     return {
         split: [functools.partial(_nothing, part.examples) for part in shards]
         for split, shards in made.items()
     }
 
 
-def _shards(self, source: Source, split: str, tell: Callable) -> list[Part]:
+def _shards(
+    self, split: str, bounds: list[np.ndarray], stamps: list[str], tell: Callable
+) -> list[Part]:
     """The shards of a split, made now or before; a bad image is refused if it is an error."""
-    records, made = source.splits()[split], []
-    cuts = examples.shards(examples.bounds(records, by_tracklets(self.name)), SHARD)
-    for number, edges in enumerate(cuts):
-        file = self.parts / prepared.shard_name(self.name, split, number, len(cuts))
-        part = parts.found(file)
+    made = []
+    for number, (edges, stamp) in enumerate(zip(bounds, stamps)):
+        file = self.parts / prepared.shard_name(self.name, split, number, len(bounds))
+        part = parts.found(file, stamp)
         if part:
             tell(int(edges[-1] - edges[0]), earlier=True)
         else:
-            part = _shard(self, file, source, records, edges, tell)
+            part = parts.write(file, *_examples(self, split, edges, tell), stamp)
         for path, cause in part.bad.items():
             _refuse(self, path, cause)
         made.append(part)
     return made
 
 
-def _shard(
-    self, file: epath.Path, source: Source, records: Records, edges: np.ndarray, tell: Callable
-) -> Part:
-    """Makes the shard of the examples between `edges`."""
-    bad = {}
+def _examples(
+    self, split: str, edges: np.ndarray, tell: Callable
+) -> tuple[Iterator[bytes], dict[str, str]]:
+    """The examples between `edges`, and what the bad images are put into while they are made."""
+    source, bad = self.builder_config.source, {}
 
     def refuse(path, cause):
         _refuse(self, path, cause)
         bad[path] = cause
 
-    tracklets = by_tracklets(self.name)
-    found = examples.made(
-        source.open, records, edges, tracklets=tracklets, refuse=refuse, tell=tell
-    )
-    return parts.write(file, (_serialised(self, example) for example in found), bad)
+    options = {'tracklets': source.tracklets, 'refuse': refuse, 'tell': tell}
+    found = examples.made(source.open, source.splits()[split], edges, **options)
+    return (_serialised(self, example) for example in found), bad
+
+
+def _note(self, made: Mapping[str, list[Part]]) -> None:
+    """Writes the records that are left without bad images, and notes the metadata."""
+    config = self.builder_config
+    source, kept, numbers = config.source, {}, {}
+    for split, records in source.splits().items():
+        bad = metadata.left_out(made[split])
+        kept[split] = without(records, bad, split, 'skip')
+        numbers[split] = examples.numbers(records, bad, source.tracklets)
+    _check_left(self.name, kept)
+    columns.save(self.data_path / prepared.RECORDS, kept, numbers)
+    asked = {'reader': self.name, 'config': config.name, 'options': dict(config.options)}
+    self.info.metadata.update(asked | metadata.described(source, kept, made))
 
 
 def _refuse(self, path: str, cause: str) -> None:
@@ -198,40 +205,6 @@ def _serialised(self, example: dict[str, Any]) -> bytes:
 
     message = tf_example_pb2.Example.FromString(self.info.features.serialize_example(example))
     return message.SerializeToString(deterministic=True)
-
-
-def _bad(shards: list[Part]) -> dict[str, str]:
-    """The images that were left out, with the causes."""
-    return {path: cause for part in shards for path, cause in part.bad.items()}
-
-
-def _about(
-    self, source: Source, stamp: str, made: Mapping[str, list], kept: Mapping[str, Records]
-) -> dict[str, Any]:
-    """The metadata: from what was prepared what; the fingerprint is of all that was read."""
-    return {
-        'reader': self.name,
-        'config': self.builder_config.name,
-        'options': dict(self.builder_config.options),
-        'fingerprint': stamp,
-        'kd_jax': _version(),
-        'tests': list(source.tests()),
-        'protocol': source.protocol,
-        'tracklets': by_tracklets(self.name),
-        'counts': {split: counts(records)._asdict() for split, records in kept.items()},
-        'expected': {split: list(numbers) for split, numbers in source.expected.items()},
-        'left_out': {split: _bad(shards) for split, shards in made.items()},
-        'shards': {
-            split: [(part.bytes, part.digest) for part in shards] for split, shards in made.items()
-        },
-    }
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version('kd_jax')
-    except importlib.metadata.PackageNotFoundError:
-        return 'not installed'
 
 
 def _nothing(count: int) -> Iterator[tuple[int, dict]]:

@@ -63,7 +63,8 @@ def read(*, root: str, merge: bool = False) -> Source:
         'train': Counts(identities=702, cameras=8, tracklets=0 if merge else 2_196),
         'query': Counts(identities=702),
     }
-    return Source(train, query, gallery, opener(home), home, expected=expected, protocol='i2v,v2v')
+    facts = {'expected': expected, 'protocol': 'i2v,v2v', 'tracklets': True}
+    return Source(train, query, gallery, opener(home), home, **facts)
 
 
 def frames(home: Path, split: str) -> list[Frame]:

@@ -80,25 +80,24 @@ def source(
 
 
 def named(folder: Path, grammar: Grammar) -> Named:
-    """The images of a folder, without junk, sorted by name.
+    """The images of a folder, without junk, sorted by identity, camera, sequence, frame and name.
 
     Raises DataError for names that are not of the grammar, and for camera 0.
     """
     names = images_in(folder, FOLDERS)
-    fields = [
-        tuple(int(x or -1) for x in groups)
-        for groups in matched(folder, names, grammar.name, grammar.example)
-    ]
-    zero = [name for name, (_, camera, *_) in zip(names, fields) if camera == 0]
+    fields = matched(folder, names, grammar.name, grammar.example)
+    # As numbers: by name, frame 10 would come before frame 7.
+    rows = sorted((*(int(x or -1) for x in groups), name) for groups, name in zip(fields, names))
+    zero = [name for _, camera, _, _, name in rows if camera == 0]
     if zero:
         raise DataError(f'{folder}: {some(zero)} of camera c0; cameras are numbered from c1')
-    kept = [(name, *field) for name, field in zip(names, fields) if field[0] != JUNK]
+    kept = [row for row in rows if row[0] != JUNK]
     if not kept:
         raise DataError(f'{folder}: no images but junk (-1)')
     return Named(
-        [name for name, *_ in kept],
-        [(pid, camera, sequence) for _, pid, camera, sequence, _ in kept],
-        [frame for *_, frame in kept],
+        [name for *_, name in kept],
+        [(pid, camera, sequence) for pid, camera, sequence, *_ in kept],
+        [frame for *_, frame, _ in kept],
     )
 
 

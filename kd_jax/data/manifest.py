@@ -7,8 +7,9 @@
 Paths are relative to the table's folder or absolute, splits are train, query and gallery. Camera,
 tracklet and frame may be empty, which is unknown (-1), or have no column. Identities that are all
 whole numbers are kept, where 0 is a distractor of the gallery; otherwise they are text, and
-numbered from 1 in sorted order. Cameras and tracklets likewise, from 0. Identity -1 is junk and
-left out. A tracklet needs a name of its own only within one identity and camera.
+numbered from 1 in sorted order. Cameras are numbered from 0 in the order of their numbers, or else
+of their text. Identity -1 is junk and left out. A tracklet needs a name of its own only within one
+identity and camera.
 """
 
 import difflib
@@ -47,8 +48,9 @@ def read(*, root: str) -> Source:
     """The images of a table, in its order, those of one tracklet together and in order of time.
 
     Raises DataError for a table that cannot be read, a misspelt or missing column, an empty or
-    wrong value (naming its row), an image that is missing or listed twice, an identity on both
-    sides of the split, an image of unknown camera that is in query and gallery.
+    wrong value (naming its row), a number spelt in two ways, an image that is missing or listed
+    twice, an identity on both sides of the split, an image of unknown camera that is in query and
+    gallery.
     """
     file = _existing(root)
     table = _table(file)
@@ -170,16 +172,30 @@ def _refuse(file: Path, wrong: Iterable[bool], what: str) -> None:
 def _numbered(file: Path, table: dict, column: str, first: int) -> list[int]:
     """Whole numbers as they are, or else the place of a text in sorted order; -1 for none.
 
-    Places count from `first`. Raises DataError for numbers below -1.
+    Places count from `first`. Of cameras, numbers have places too. Raises DataError as `_whole`.
     """
-    texts = table[column]
-    distinct = set(texts) - {'', '-1'}
-    if all(WHOLE.fullmatch(text) for text in distinct):
-        numbers = [int(text or -1) for text in texts]
-        _refuse(file, [number < -1 for number in numbers], f'{column} below -1, which is for none')
-        return numbers
-    places = {text: place for place, text in enumerate(sorted(distinct), first)}
-    return [places.get(text, -1) for text in texts]
+    texts = [text or '-1' for text in table[column]]
+    whole = all(map(WHOLE.fullmatch, set(texts)))
+    values = _whole(file, column, texts) if whole else texts
+    if whole and column != 'camera':
+        return values
+    known = sorted(set(values) - {-1, '-1'})
+    places = {value: place for place, value in enumerate(known, first)}
+    return [places.get(value, -1) for value in values]
+
+
+def _whole(file: Path, column: str, texts: list[str]) -> list[int]:
+    """The numbers; raises DataError for those below -1 or, frames apart, spelt in two ways."""
+    numbers = [int(text) for text in texts]
+    _refuse(file, [number < -1 for number in numbers], f'{column} below -1, which is for none')
+    spelt: dict[int, list[str]] = {}
+    for text in sorted(set(texts)):
+        spelt.setdefault(int(text), []).append(text)
+    twice = [' and '.join(forms) for forms in spelt.values() if len(forms) > 1]
+    # Names, 01 and 1 may be two; of frames only the order counts.
+    if twice and column != 'frame':
+        raise DataError(f'{file}: {column} {some(twice)}: one number spelt in two ways; choose one')
+    return numbers
 
 
 def _records(*splits: list[Row]) -> list[Records]:

@@ -57,7 +57,8 @@ def read(*, root: str) -> Source:
     file = home / 'info' / 'query_IDX.mat'
     query, gallery = divided(file, test, matrix(file, 'query_IDX').ravel())
     check_identities(home, train, query, gallery)
-    return Source(train, query, gallery, opener(home), home, expected=EXPECTED, protocol='mars')
+    facts = {'expected': EXPECTED, 'protocol': 'mars', 'tracklets': True}
+    return Source(train, query, gallery, opener(home), home, **facts)
 
 
 def matrix(file: Path, name: str) -> Int[np.ndarray, '...']:

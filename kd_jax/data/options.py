@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kd_jax import data
+from kd_jax.data.choices import shown
 
 PREFIX = 'reader_'  # of an option among the parsed arguments, lest it meet the command's own
 WORDS = {'true': True, 'false': False}
@@ -50,7 +51,7 @@ def add_reader_options(parser: argparse.ArgumentParser, name: str) -> None:
             f'--{key}',
             dest=PREFIX + key,
             default=default,
-            help=f'by default {_shown(default)}'.replace('%', '%%'),
+            help=f'by default {shown(default) or "none"}'.replace('%', '%%'),
             **_kind(default),
         )
 
@@ -89,12 +90,3 @@ def _several(text: str, one: type) -> tuple:
         return tuple(one(part) for part in text.split(',') if part)
     except ValueError:
         raise argparse.ArgumentTypeError(f'{text!r}: give them like 800,1600') from None
-
-
-def _shown(default: Any) -> str:
-    """A default as it would be given."""
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, tuple):
-        return ','.join(map(str, default)) or 'none'
-    return str(default) or 'none'

@@ -26,12 +26,14 @@ class Part(NamedTuple):
     """What a finished shard holds; `bad` are the images it is without, with the causes.
 
     `digest` is of the examples, and `bytes` the size of the file, which is a multiple of 64 kB.
+    `stamp` changes when an image does that the shard was made from.
     """
 
     examples: int
     bytes: int
     digest: str
     bad: dict[str, str]
+    stamp: str
 
 
 def folder(home: epath.Path, fingerprint: str) -> epath.Path:
@@ -47,22 +49,26 @@ def folder(home: epath.Path, fingerprint: str) -> epath.Path:
     return wanted
 
 
-def found(file: epath.Path) -> Part | None:
-    """What a shard holds that was finished before; None if it was not."""
+def found(file: epath.Path, stamp: str) -> Part | None:
+    """What a shard holds that was finished before; None if it was not, or from other images."""
     note = _note(file)
-    return Part(**json.loads(note.read_text())) if note.exists() and file.exists() else None
+    if not (note.exists() and file.exists()):
+        return None
+    told = json.loads(note.read_text())
+    return Part(**told) if told.get('stamp') == stamp else None
 
 
-def write(file: epath.Path, examples: Iterable[bytes], bad: dict[str, str]) -> Part:
+def write(file: epath.Path, examples: Iterable[bytes], bad: dict[str, str], stamp: str) -> Part:
     """Writes a shard, which gets its name only once it is whole, and notes what it holds.
 
     `bad` may be filled while the examples are taken. Raises DataError if there is no room.
     """
+    _note(file).unlink(missing_ok=True)  # of a shard that was made from other images
     beside = None if is_remote(file) else file.parent
     with tempfile.TemporaryDirectory(prefix=HALF, dir=beside) as scratch:
         local = Path(scratch) / file.name
         count, digest = _fill(local, examples)
-        part = Part(count, local.stat().st_size, digest, bad)
+        part = Part(count, local.stat().st_size, digest, bad, stamp)
         if is_remote(file):
             transfer(epath.Path(local), file)
         else:

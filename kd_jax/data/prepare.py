@@ -3,7 +3,8 @@
 Reads the raw data set in --manual_dir and writes all its images, as they are, into a tfds
 directory below --data_dir, which may be remote (gs://). Training reads that in the place of the
 raw folder, and finds the same records and the same pixels. Started again after it was killed, it
-goes on where it stopped. Every image is decoded once, so that damaged ones are found here.
+goes on where it stopped, and takes nothing that was made of files that changed since. Every image
+is decoded once, so that damaged ones are found here.
 """
 
 import argparse
@@ -21,9 +22,9 @@ from absl import flags, logging
 from etils import epath
 
 from kd_jax import data
-from kd_jax.data import builders, options, prepared, report
+from kd_jax.data import builders, choices, metadata, options, prepared, remote, report
 from kd_jax.data.images import ON_BAD_IMAGE
-from kd_jax.data.records import DataError, Source, fingerprint
+from kd_jax.data.records import DataError, Source
 
 
 def main() -> None:
@@ -42,11 +43,12 @@ def run(arguments: Sequence[str]) -> None:
     args = parsed(arguments)
     if not Path(args.manual_dir).expanduser().exists():
         raise DataError(f'{args.manual_dir}: no such folder; set --manual_dir to the data set')
+    _check_apart(args.manual_dir, args.data_dir)
     chosen = options.reader_options(args, args.dataset)
     source = data.reader(args.dataset).read(root=args.manual_dir, **chosen)
     folder = prepare(args.dataset, source, args.data_dir, on_bad_image=args.on_bad_image, **chosen)
     print(f'{report.of_splits(source)}\n')
-    left_out = prepared.about(folder)['left_out']
+    left_out = metadata.about(folder)['left_out']
     for split, bad in left_out.items():
         if bad:
             print(f'without {len(bad):,} bad images of {split}')
@@ -82,15 +84,14 @@ def prepare(
 ) -> epath.Path:
     """Writes what a reader read with the options `chosen`, and returns the folder it is in.
 
-    Nothing is done if it is there, by its records: images that changed under their names are not
-    noticed. Raises DataError for images that cannot be read, where there is no room, and if
-    something else is in the folder.
+    Nothing is done if it is there, by its records and its files' sizes and times. Raises DataError
+    for images that cannot be read, where there is no room, and if something else is in the folder.
     """
-    config = prepared.config_name(data.reader(name).read, chosen)
+    config = choices.config_name(data.reader(name).read, chosen)
     home = epath.Path(data_dir).expanduser()
     folder = home / name / config / prepared.VERSION
     if folder.exists():
-        _check_same(folder, fingerprint(*source.splits().values()))
+        _check_same(folder, source)
         logging.info('%s: prepared already', folder)
         return folder
     builder = builders.create(
@@ -117,16 +118,23 @@ def training(name: str, data_dir: str, chosen: Mapping[str, Any]) -> str:
     return shlex.join(['python', '-m', 'kd_jax.main', f'--config={config}', *flags])
 
 
-def _check_same(folder: epath.Path, wanted: str) -> None:
-    """Raises DataError unless the folder holds the finished data set of that fingerprint."""
+def _check_apart(manual_dir: str, data_dir: str) -> None:
+    """Raises DataError where what is prepared would lie in the raw data set's own folder."""
+    if remote.is_remote(data_dir):
+        return
+    raw, home = (Path(place).expanduser().resolve() for place in (manual_dir, data_dir))
+    if home.is_relative_to(raw):
+        raise DataError(
+            f'{data_dir}: lies in the raw data set ({manual_dir}), which it would hide; set '
+            '--data_dir to a folder outside'
+        )
+
+
+def _check_same(folder: epath.Path, source: Source) -> None:
+    """Raises DataError unless the folder holds what was prepared from that source as it is now."""
     if not (folder / prepared.INFO).exists():
         raise DataError(f'{folder}: without {prepared.INFO}, so not finished; remove it')
-    here = prepared.about(folder)['fingerprint']
-    if here != wanted:
-        raise DataError(
-            f'{folder}: prepared from other images ({here}) than those there are now ({wanted}); '
-            'remove it to prepare these'
-        )
+    metadata.check_same(folder, source, builders.cuts(source))
 
 
 if __name__ == '__main__':

@@ -10,28 +10,26 @@ the images are then copied to a local folder first.
 """
 
 import functools
-import inspect
 import io
-import json
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 from jaxtyping import Int
 from PIL import Image
 
-from kd_jax.data import columns, remote
+from kd_jax.data import choices, columns, metadata, remote
 from kd_jax.data.examples import values
-from kd_jax.data.records import Counts, DataError, Records, Source, fingerprint
+from kd_jax.data.metadata import AGAIN
+from kd_jax.data.records import Counts, DataError, Records, Source, fingerprint, pair
 
 VERSION = '1.0.0'  # of what is stored, and how
-INFO, METADATA, RECORDS = 'dataset_info.json', 'metadata.json', 'records.npz'
-SAID = {'reader', 'config', 'fingerprint', 'tests', 'protocol', 'expected', 'tracklets', 'shards'}
-AGAIN = 'remove the folder and prepare it again'
+INFO, RECORDS = 'dataset_info.json', 'records.npz'
+ANY = f'*/[0-9]*.[0-9]*/{INFO}'  # below the folder of a data set's name
 RECENT = 16  # examples kept in memory: frames of one tracklet are often read one after another
 READER, BUFFER = 'readahead_buffer_size:0', 32768  # examples are read singly
 
@@ -44,55 +42,33 @@ class Places(NamedTuple):
     image: Int[np.ndarray, 'n']
 
 
-def config_name(read: Callable, options: Mapping[str, Any]) -> str:
-    """The options of a reader in a word: `default`, or those that differ, as `detected_True`.
-
-    Raises TypeError for an option that the reader does not have.
-    """
-    bound = inspect.signature(read).bind_partial(**options).arguments
-    defaults = {key: p.default for key, p in inspect.signature(read).parameters.items()}
-    others = sorted(
-        f'{key}_{_word(value)}'
-        for key, value in bound.items()
-        if key != 'root' and _word(value) != _word(defaults[key])
-    )
-    return '-'.join(others) or 'default'
-
-
 def shard_name(name: str, split: str, number: int, count: int) -> str:
     """What tfds calls the file of a shard."""
     return f'{name}-{split}.array_record-{number:05d}-of-{count:05d}'
 
 
-def find(root: str, name: str, config: str) -> epath.Path | None:
-    """The folder of a prepared data set below `root`, or `root` itself if it is that folder.
+def find(name: str, read: Callable, options: Mapping[str, Any]) -> epath.Path | None:
+    """The folder of a prepared data set below the `root` of a reader's options, or `root` itself.
 
-    None if nothing of that name is prepared there. Raises DataError if it is only with other
-    options or in another version, and for a remote `root`, where nothing else can be read.
+    None if nothing of that name is prepared there. If it is only with other options or in another
+    version, it is None too where `root` holds anything that is not prepared, which may be the raw
+    data set; else DataError is raised, as for a remote `root` where it is not.
     """
+    root, config = options.get('root', ''), choices.config_name(read, options)
     if not root:
         return None
     home = epath.Path(root).expanduser()
-    if (home / INFO).exists():
-        return _checked(home, name, config)
-    folder = home / name / config / VERSION
-    if (folder / INFO).exists():
-        return _checked(folder, name, config)
-    others = sorted(str(file.parent) for file in home.glob(f'{name}/*/[0-9]*.[0-9]*/{INFO}'))
+    for folder in (home, home / name / config / VERSION):
+        if (folder / INFO).exists():
+            return _checked(folder, name, config)
+    others = sorted(str(file.parent) for file in home.glob(f'{name}/{ANY}'))
     if others or remote.is_remote(home):
-        raise DataError(
-            f'{folder}: no such prepared data set; there is {", ".join(others) or "none"}. '
-            f'Prepare it with python -m kd_jax.data.prepare --dataset={name}'
-        )
+        text = f'{folder}: no such prepared data set; there is {", ".join(others) or "none"}'
+        if remote.is_remote(home) or _only_prepared(home):
+            remedy = choices.command(name, read, options, root)
+            raise DataError(f'{text}. Prepare it with {remedy}')
+        logging.warning('%s; reading %s as the raw data set', text, home)
     return None
-
-
-def about(folder: epath.Path) -> dict[str, Any]:
-    """What a data set was prepared from; raises DataError if the folder does not say."""
-    found = _json(folder / METADATA)
-    if not set(found) >= SAID:
-        raise DataError(f'{folder / METADATA}: not of a data set that kd_jax prepared')
-    return found
 
 
 def source(folder: epath.Path, cache_dir: str = '') -> Source:
@@ -101,20 +77,14 @@ def source(folder: epath.Path, cache_dir: str = '') -> Source:
     A remote one is copied to `cache_dir` first. Images may be opened by several threads at a time
     and in forked processes. Raises DataError if anything is missing or damaged.
     """
-    found, info = about(folder), _json(folder / INFO)
-    lengths = {split['name']: list(map(int, split['shardLengths'])) for split in info['splits']}
+    found, lengths = metadata.about(folder), _lengths(folder)
     counts = {split: sum(numbers) for split, numbers in lengths.items()}
     splits, examples = columns.load(folder / RECORDS, counts)
-    names = [
-        shard_name(found['reader'], split, number, len(lengths[split]))
-        for split in splits
-        for number in range(len(lengths[split]))
-    ]
-    sizes = dict(zip(names, (size for split in splits for size, _ in found['shards'][split])))
+    sizes = _sizes(found, splits)
     stamp = fingerprint(found['fingerprint'], str(found['shards']))
     home = _local(folder, sizes, cache_dir, f'{found["reader"]}-{stamp}')
-    read = _reader([home / name for name in names], 'frames' if found['tracklets'] else 'image')
-    first, *more = ((test, _pair(splits, test)) for test in found['tests'])
+    read = _reader([home / name for name in sizes], 'frames' if found['tracklets'] else 'image')
+    first, *more = ((test, pair(splits, test)) for test in found['tests'])
     return Source(
         splits['train'],
         *first[1],
@@ -125,19 +95,20 @@ def source(folder: epath.Path, cache_dir: str = '') -> Source:
         stamp=lambda records: stamp,
         test=first[0],
         protocol=found['protocol'],
+        tracklets=found['tracklets'],
     )
 
 
-def _word(value: Any) -> str:
-    """A value as a part of a folder's name."""
-    values = value if isinstance(value, list | tuple) else [value]
-    return re.sub(r'[^\w.]+', '_', '_'.join(map(str, values)))
+def _only_prepared(home: epath.Path) -> bool:
+    """Whether all that is in a folder, but for hidden files, are prepared data sets."""
+    entries = [entry for entry in home.iterdir() if not entry.name.startswith('.')]
+    return all(any(entry.glob(ANY)) for entry in entries)
 
 
 def _checked(folder: epath.Path, name: str, config: str) -> epath.Path:
     """The folder, if it is of that data set, of those options and of this version."""
-    found = about(folder)
-    here = found['reader'], found['config'], _json(folder / INFO).get('version')
+    found = metadata.about(folder)
+    here = found['reader'], found['config'], metadata.load(folder / INFO).get('version')
     if here != (name, config, VERSION):
         raise DataError(
             f'{folder}: prepared as {"/".join(map(str, here))}, but {name}/{config}/{VERSION} is '
@@ -146,11 +117,19 @@ def _checked(folder: epath.Path, name: str, config: str) -> epath.Path:
     return folder
 
 
-def _json(file: epath.Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f'{file}: cannot be read ({error}); {AGAIN}') from error
+def _lengths(folder: epath.Path) -> dict[str, list[int]]:
+    """How many examples each shard of each split has, by what tfds noted."""
+    splits = metadata.load(folder / INFO)['splits']
+    return {split['name']: list(map(int, split['shardLengths'])) for split in splits}
+
+
+def _sizes(found: Mapping[str, Any], splits: Iterable[str]) -> dict[str, int]:
+    """The bytes of each shard by the name of its file, in the order of the splits."""
+    return {
+        shard_name(found['reader'], split, number, len(found['shards'][split])): size
+        for split in splits
+        for number, (size, _) in enumerate(found['shards'][split])
+    }
 
 
 def _local(folder: epath.Path, sizes: Mapping[str, int], cache_dir: str, name: str) -> Path:
@@ -202,6 +181,20 @@ def _opener(
 
 def _reader(shards: list[Path], feature: str) -> Callable:
     """read(shard, example) gives the images of an example as bytes; DataError if damaged."""
+    opened = _opened(shards)
+
+    @functools.lru_cache(RECENT)
+    def read(shard, example):
+        try:
+            return values(opened(shard).read([example])[0], feature)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise DataError(f'{shards[shard]}: damaged ({error}); {AGAIN}') from error
+
+    return read
+
+
+def _opened(shards: list[Path]) -> Callable:
+    """opened(shard) gives array_record's reader of a shard, in each process another."""
     # Imported here: it is not built for every system, and nothing else needs it.
     from array_record.python.array_record_module import ArrayRecordReader
 
@@ -215,19 +208,4 @@ def _reader(shards: list[Path], feature: str) -> Callable:
             readers[key] = reader
         return readers[key]
 
-    @functools.lru_cache(RECENT)
-    def read(shard, example):
-        try:
-            return values(opened(shard).read([example])[0], feature)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise DataError(f'{shards[shard]}: damaged ({error}); {AGAIN}') from error
-
-    return read
-
-
-def _pair(splits: Mapping[str, Records], test: str) -> tuple[Records, Records]:
-    """Query and gallery of a test set."""
-    end = f'_{test}' if test else ''
-    names = ('test', 'test') if f'test{end}' in splits else ('query', 'gallery')
-    query, gallery = (splits[name + end] for name in names)
-    return query, gallery
+    return opened

@@ -50,7 +50,8 @@ class Source(NamedTuple):
     are further test sets by name, (query, gallery), and `test` is the name of the first, needed
     where there are more. `expected` are published counts by the names of `splits`.
     `stamp(records)` changes when the images behind records do; without it, the sizes and times of
-    their files are taken. `protocol` is how papers rank it (retrieval/protocols.py).
+    their files are taken. `protocol` is how papers rank it (retrieval/protocols.py). `tracklets`
+    says that all splits consist of tracklets, so that a query is one, not each of its images.
     """
 
     train: Records
@@ -63,6 +64,7 @@ class Source(NamedTuple):
     stamp: Callable[[Records], str] | None = None
     test: str = ''
     protocol: str = 'market'
+    tracklets: bool = False
 
     def tests(self) -> dict[str, tuple[Records, Records]]:
         """Query and gallery of every test set by name."""
@@ -88,6 +90,13 @@ def by_name(train: Any, tests: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
         pair = {'test': query} if query is gallery else {'query': query, 'gallery': gallery}
         found |= {split + end: part for split, part in pair.items()}
     return found
+
+
+def pair(splits: Mapping[str, Any], test: str) -> tuple[Any, Any]:
+    """Query and gallery of a test set, of splits `by_name`."""
+    end = f'_{test}' if test else ''
+    names = ('test', 'test') if f'test{end}' in splits else ('query', 'gallery')
+    return tuple(splits[name + end] for name in names)
 
 
 def from_rows(rows: list[tuple[str, int, int, int, int]]) -> Records:

@@ -39,8 +39,8 @@ TRACKS = 'test_track.txt', 'test_track_VeRi.txt'
 NAME = re.compile(r'(\d{4})_c(\d{3})_(\d{8})_\d+\.(?i:jpg)', re.ASCII)
 KEY = re.compile(r'(\d{4})_c(\d{3})(?:\D.*)?', re.ASCII)
 EXAMPLE = '0002_c002_00030600_0.jpg'
-EXPECTED = {
-    'train': Counts(37778, 576),
+EXPECTED = {  # 20 cameras are published of the whole set, all of which training has
+    'train': Counts(37778, 576, 20),
     'query': Counts(1678, 200),
     'gallery': Counts(11579, 200),
 }
@@ -48,12 +48,12 @@ EXPECTED = {
 Key = tuple[int, int]  # of a vehicle in one camera: identity, camera
 
 
-def read(*, root: str, merged: bool = True) -> Source:
+def read(*, root: str, merge: bool = True) -> Source:
     """The images of the three lists, and the tracks of the gallery if there is a file of them.
 
     Gallery images are in the order of their tracks, those in no track (-1) last. A query's
     tracklet is the first gallery track of its vehicle and camera. A training tracklet is all of
-    one vehicle in one camera if `merged`, as VKD has it; otherwise it is unknown. Raises DataError
+    one vehicle in one camera if `merge`, as VKD has it; otherwise it is unknown. Raises DataError
     for files that are missing, do not parse or contradict one another.
     """
     home = inner(existing(root), 'VeRi', FOLDERS)
@@ -66,7 +66,7 @@ def read(*, root: str, merged: bool = True) -> Source:
         if number >= 0:
             first.setdefault(gallery[name][:2], number)
     splits = (
-        _records('image_train', train, sorted(train), _merged(train) if merged else None),
+        _records('image_train', train, sorted(train), _merged(train) if merge else None),
         _records('image_query', query, list(query), [first.get(f[:2], -1) for f in query.values()]),
         _records('image_test', gallery, ordered, numbers),
     )

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from absl import logging
+
 from kd_jax.data.layout import (
     check_identities,
     check_once,
@@ -40,6 +42,7 @@ from kd_jax.data.records import Counts, DataError, Records, Source, from_rows
 LINE = re.compile(r'(\d+)/(\d+)(?:\.(?i:jpg))?(?:[\s,;].*)?', re.ASCII)
 INFO = re.compile(r'\d+/(\d+)(?:\.(?i:jpg))?\s*;\s*(\d+)\s*(?:;.*)?', re.ASCII)
 EXAMPLE, INFO_EXAMPLE = '00001/000001.jpg', '00001/000001;92'
+CAMERAS = 174  # of the whole set: which of them a split has is not published
 TRAIN = Counts(277797, 30671)
 TESTS = {  # vehicles of a test set, which has one query of each -> images of its gallery
     3000: 38861,
@@ -83,7 +86,10 @@ def read(*, root: str, sizes: Sequence[int] = (3000, 5000, 10000)) -> Source:
 
 
 def _cameras(file: Path) -> dict[int, int]:
-    """The camera of every image by the image's number, cameras numbered from 0 in their order."""
+    """The camera of every image by the image's number, cameras numbered from 0 in their order.
+
+    Other than the published number of cameras is logged as a warning.
+    """
     lines = lines_of(file, f'vehicle/image;camera a line, like {INFO_EXAMPLE}')
     if not INFO.fullmatch(lines[0]):
         del lines[0]  # a heading, which not every copy has
@@ -93,6 +99,8 @@ def _cameras(file: Path) -> dict[int, int]:
         twice = [image for image, camera in pairs if cameras[image] != camera]
         raise DataError(f'{file}: images {some(twice)} have two cameras; numbers must be unique')
     places = {camera: place for place, camera in enumerate(sorted(set(cameras.values())))}
+    if len(places) != CAMERAS:
+        logging.warning('%s: has %d cameras, published are %d', file, len(places), CAMERAS)
     return {image: places[camera] for image, camera in cameras.items()}
 
 

@@ -28,12 +28,13 @@ class Items(NamedTuple):
 class Test(NamedTuple):
     """Query and gallery in one table: `records` of both, of which the first `queries` are queries.
 
-    In a `pool` every image is both.
+    In a `pool` every image is both. `tracklets`: it consists of tracklets, of which each asks once.
     """
 
     records: Records
     queries: int
     pool: bool
+    tracklets: bool
 
     @property
     def query(self) -> np.ndarray:
@@ -46,59 +47,57 @@ class Test(NamedTuple):
         return np.arange(0 if self.pool else self.queries, len(self.records.pids))
 
 
-def test_of(query: Records, gallery: Records) -> Test:
+def together(query: Records, gallery: Records, tracklets: bool = False) -> Test:
     """Query and gallery as one table."""
     if query is gallery:
-        return Test(query, len(query.pids), True)
+        return Test(query, len(query.pids), True, tracklets)
     columns = (np.concatenate(pair) for pair in zip(query, gallery))
-    return Test(Records(*columns), len(query.pids), False)
+    return Test(Records(*columns), len(query.pids), False, tracklets)
 
 
 def query_items(test: Test, kind: str, frames: int) -> Items:
-    """What asks: every query 'image', the 'first' of each query tracklet, or the 'tracklet'."""
-    if kind == 'image':
+    """What asks: every query 'image', the 'first' of each query tracklet, or the 'tracklet'.
+
+    Where the data set does not consist of tracklets (VeRi-776), every query image asks, as an
+    image or as the gallery's tracklet that shows it; where there is none it does not.
+    """
+    if kind == 'image' or (kind == 'first' and not test.tracklets):
         return _items(test, test.query[:, None])
-    if kind == 'first':
-        return _items(test, first_images(test)[:, None])
-    return _query_tracklets(test, frames)
+    asked = members(test, test.query if test.tracklets else test.gallery)
+    if test.tracklets:
+        chosen = list(asked.values())
+    else:
+        numbers = test.records.tracklets[test.query].tolist()
+        chosen = [asked[number] for number in numbers if number in asked]
+    return _sets(test, chosen, 1 if kind == 'first' else frames)
 
 
 def gallery_items(test: Test, kind: str, frames: int) -> Items:
-    """What is asked for: every gallery 'image', every 'tracklet', or its 'nearest' image."""
+    """What is asked for: every 'image', the 'tracklet's, or the images of tracklets.
+
+    These are 'shown', the first of each or, where the data set does not consist of tracklets, all;
+    or 'nearest', all of them grouped by tracklet.
+    """
     if kind == 'image':
         return _items(test, test.gallery[:, None])
-    shown = list(members(test, test.gallery).values())
-    if not shown:
-        return _items(test, np.zeros((0, 1), np.int64))
-    if kind == 'tracklet':
-        return _items(test, np.stack([spread(rows, frames) for rows in shown]))
-    items = _items(test, np.concatenate(shown)[:, None])
-    return items._replace(groups=np.repeat(np.arange(len(shown)), list(map(len, shown))))
-
-
-def first_images(test: Test) -> Int[np.ndarray, 'i']:
-    """The rows of the query images that ask for tracklets, or as one image of a tracklet.
-
-    A query image is a frame of a query tracklet where the gallery does not show that tracklet
-    (MARS): then the first asks. It stands alone where the gallery does (VeRi-776), or where its
-    tracklet is unknown.
-    """
-    tracklets = test.records.tracklets[test.query]
-    alone = np.isin(tracklets, test.records.tracklets[test.gallery]) | (tracklets < 0)
-    first = np.zeros(len(tracklets), bool)
-    first[np.unique(tracklets, return_index=True)[1]] = True
-    return np.flatnonzero(alone | first)
+    known = list(members(test, test.gallery).values())
+    if kind == 'tracklet' or (kind == 'shown' and test.tracklets):
+        return _sets(test, known, frames if kind == 'tracklet' else 1)
+    rows = np.concatenate(known) if known else np.zeros(0, np.int64)
+    items = _items(test, rows[:, None])
+    if kind == 'shown':
+        return items
+    return items._replace(groups=np.repeat(np.arange(len(known)), list(map(len, known))))
 
 
 def members(test: Test, rows: Int[np.ndarray, 'n']) -> dict[int, np.ndarray]:
-    """The rows of each known tracklet, tracklets and rows in the order in which they come."""
+    """The rows of each known tracklet, in the order in which tracklets first come."""
     tracklets = test.records.tracklets[rows]
     order = np.argsort(tracklets, kind='stable')
     numbers, starts = np.unique(tracklets[order], return_index=True)
-    parts = np.split(rows[order], starts[1:])
-    known = [(part, number) for part, number in zip(parts, numbers.tolist()) if number >= 0]
-    known.sort(key=lambda pair: pair[0][0])
-    return {number: part for part, number in known}
+    parts = dict(zip(numbers.tolist(), np.split(rows[order], starts[1:])))
+    parts.pop(-1, None)
+    return dict(sorted(parts.items(), key=lambda part: part[1][0]))
 
 
 def spread(rows: Int[np.ndarray, 'n'], frames: int) -> Int[np.ndarray, 'frames']:
@@ -116,15 +115,10 @@ def joined(first: Items, second: Items) -> Items:
     return Items(*columns)
 
 
-def _query_tracklets(test: Test, frames: int) -> Items:
-    """The tracklet of each first image, as the gallery shows it, or else the query.
-
-    Queries of an unknown tracklet are left out.
-    """
-    numbers = test.records.tracklets[first_images(test)]
-    shown = {**members(test, test.query), **members(test, test.gallery)}
-    chosen = [spread(shown[number], frames) for number in numbers.tolist() if number >= 0]
-    return _items(test, np.stack(chosen) if chosen else np.zeros((0, 1), np.int64))
+def _sets(test: Test, sets: list[np.ndarray], frames: int) -> Items:
+    """Items of so many images of each of several sets of rows."""
+    rows = [spread(rows, frames) for rows in sets]
+    return _items(test, np.stack(rows) if rows else np.zeros((0, 1), np.int64))
 
 
 def _items(test: Test, rows: Int[np.ndarray, 'i n']) -> Items:

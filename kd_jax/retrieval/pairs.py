@@ -39,6 +39,21 @@ def find(
     Raises ValueError for labels that are not as many as `counts`, an unknown word, and where no
     query has a valid match.
     """
+    found = of_one_identity(counts, labels, same_camera, junk)
+    absent, only_junk = unmatched(found, counts[0])
+    if absent + only_junk == counts[0]:
+        why = f'{absent} have no such identity in the gallery, {only_junk} only under their own'
+        raise ValueError(f'none of {counts[0]} queries has a valid match: {why} camera')
+    return found
+
+
+def of_one_identity(
+    counts: tuple[int, int],
+    labels: Sequence[Int[ArrayLike, '_']],
+    same_camera: str,
+    junk: JunkRule | None = None,
+) -> Pairs:
+    """As `find`, also where no query has a valid match."""
     if same_camera not in SAME_CAMERA:
         raise ValueError(f'same_camera is one of {", ".join(SAME_CAMERA)}, not {same_camera!r}')
     query_ids, gallery_ids, query_cameras, gallery_cameras = _checked(counts, labels)
@@ -49,12 +64,14 @@ def find(
     dropped = own & (same_camera == 'drop')
     if junk is not None:
         dropped |= junk(rows, kept[columns])
-    if dropped.all():
-        lonely = len(np.unique(rows))
-        absent = counts[0] - lonely
-        why = f'{absent} have no such identity in the gallery, {lonely} only under their own camera'
-        raise ValueError(f'none of {counts[0]} queries has a valid match: {why}')
     return Pairs(rows, columns, dropped, kept)
+
+
+def unmatched(found: Pairs, queries: int) -> tuple[int, int]:
+    """How many queries the gallery has no item of, and how many only junk."""
+    there = np.bincount(found.rows, minlength=queries) > 0
+    valid = np.bincount(found.rows[~found.junk], minlength=queries) > 0
+    return int((~there).sum()), int((there & ~valid).sum())
 
 
 def _checked(counts, labels) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ veri_wild       the same on VERI-Wild
 veri_track      images against tracklets, as near as their nearest image (VeRi-776's HIT@k)
 vehicleid       a random image of each identity is the gallery, all others ask; 10 draws
 cuhk03_classic  a random gallery image of each identity for each query; 10 draws
-i2v v2v v2i i2i an image or a tracklet asks for tracklets or images (VKD)
+i2v v2v v2i i2i an image or a tracklet asks for tracklets or their images (VKD)
 mars            i2v and v2v, the query tracklets joining the gallery (MARS, VKD)
 atrw            every image asks for all but near frames of its clip; single and cross camera
 
@@ -17,9 +17,8 @@ left out where `same_camera` says so, and nothing matches itself.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kd_jax.data.records import Records
 from kd_jax.retrieval import items, ranking, tasks
-from kd_jax.retrieval.items import Items
+from kd_jax.retrieval.items import Items, Test
 from kd_jax.retrieval.pairs import JunkRule
 from kd_jax.retrieval.tasks import Features, Found, Task
 
@@ -55,8 +54,8 @@ PROTOCOLS = {
     'cuhk03_classic': Protocol(IMAGES, tasks.drawn_for_queries, pool=True, drawn=True),
     'i2v': Protocol({'': ('first', 'tracklet')}, quoted=TRAPEZOID),
     'v2v': Protocol({'': ('tracklet', 'tracklet')}, quoted=TRAPEZOID),
-    'v2i': Protocol({'': ('tracklet', 'image')}, quoted=TRAPEZOID),
-    'i2i': Protocol({'': ('first', 'image')}, quoted=TRAPEZOID),
+    'v2i': Protocol({'': ('tracklet', 'shown')}, quoted=TRAPEZOID),
+    'i2i': Protocol({'': ('first', 'shown')}, quoted=TRAPEZOID),
     'mars': Protocol(
         {'i2v': ('first', 'tracklet'), 'v2v': ('tracklet', 'tracklet')},
         quoted=TRAPEZOID,
@@ -76,14 +75,7 @@ def names(protocol: str) -> list[str]:
 
 
 def check(
-    name: str,
-    query: Records,
-    gallery: Records,
-    *,
-    metric: str,
-    same_camera: str,
-    frames: int,
-    images: bool = False,
+    name: str, test: Test, *, metric: str, same_camera: str, frames: int, images: bool = False
 ) -> None:
     """Raise, before there are features, the ValueError that `run` would raise.
 
@@ -92,34 +84,32 @@ def check(
     ranking.check_metric(metric)
     if images and PROTOCOLS[name].kinds != IMAGES:
         raise ValueError(f'protocol {name} ranks tracklets: evaluate.shots must be 1')
-    for task in tasks_of(name, query, gallery, frames, same_camera).values():
+    for task in tasks_of(name, test, frames, same_camera).values():
         tasks.check(task, same_camera)
 
 
-def run(
-    name: str, query: Records, gallery: Records, features: Features, *, frames: int, **options: Any
-) -> Found:
+def run(name: str, test: Test, features: Features, *, frames: int, **options: Any) -> Found:
     """The rankings of one protocol on a test set, by the name of the result.
 
     `features` embeds items, a tracklet from `frames` images; `options` are `metric`,
     `same_camera` and `block` of `ranking.rank`. Raises ValueError where the data does not fit.
     """
     found: Found = {}
-    for result, task in tasks_of(name, query, gallery, frames, options['same_camera']).items():
+    for result, task in tasks_of(name, test, frames, options['same_camera']).items():
         parts = PROTOCOLS[name].rank(task, features, **options)
         found |= {f'{result} {part}'.strip(): rankings for part, rankings in parts.items()}
     return found
 
 
-def tasks_of(
-    name: str, query: Records, gallery: Records, frames: int, same_camera: str
-) -> dict[str, Task]:
+def tasks_of(name: str, test: Test, frames: int, same_camera: str) -> dict[str, Task]:
     """What a protocol ranks, by the name of the result; ValueError where it does not fit."""
-    protocol, test = PROTOCOLS[name], items.test_of(query, gallery)
-    if protocol.pool and not test.pool:
+    protocol = PROTOCOLS[name]
+    if protocol.pool != test.pool:
+        fitting = [other for other, rule in PROTOCOLS.items() if rule.pool == test.pool]
+        drawn = 'from one pool' if protocol.pool else 'apart'
         raise ValueError(
-            f'protocol {name} draws queries and gallery from one pool, but this data set has them '
-            'apart: set another evaluate.protocol'
+            f'protocol {name} takes queries and gallery {drawn}, which is not how this data set '
+            f'has them: set evaluate.protocol to one of {", ".join(fitting)}'
         )
     if not protocol.cameras and same_camera != 'keep':
         raise ValueError(f'protocol {name} has no rule on cameras: set evaluate.same_camera=keep')
@@ -128,7 +118,7 @@ def tasks_of(
     return {result: _task(name, test, *kinds, frames) for result, kinds in protocol.kinds.items()}
 
 
-def _task(name: str, test: items.Test, asking: str, asked: str, frames: int) -> Task:
+def _task(name: str, test: Test, asking: str, asked: str, frames: int) -> Task:
     """One ranking to be made."""
     query = items.query_items(test, asking, frames)
     gallery = items.gallery_items(test, asked, frames)

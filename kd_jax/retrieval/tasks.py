@@ -42,8 +42,13 @@ def shown(gallery: Items) -> Items:
 
 
 def itself(query: Items, gallery: Items) -> JunkRule:
-    """An item is no match of itself."""
-    return lambda rows, columns: query.rows[rows, 0] == gallery.rows[columns, 0]
+    """An item is no match of one that shows an image of its own."""
+
+    def junk(rows, columns):
+        pairs = query.rows[rows][:, :, None] == gallery.rows[columns][:, None, :]
+        return pairs.any(axis=(1, 2))
+
+    return junk
 
 
 def near_frames(query: Items, gallery: Items) -> JunkRule:
@@ -58,8 +63,17 @@ def near_frames(query: Items, gallery: Items) -> JunkRule:
 
 def check(task: Task, same_camera: str) -> None:
     """Raise, before there are features, the ValueError of a task without any valid match."""
-    counts = len(task.query.pids), len(shown(task.gallery).pids)
-    pairs.find(counts, labels(task), same_camera, task.junk)
+    pairs.find(_counts(task), labels(task), same_camera, task.junk)
+
+
+def unmatched(task: Task, same_camera: str) -> tuple[int, int]:
+    """How many queries the gallery has no item of, and how many only junk."""
+    found = pairs.of_one_identity(_counts(task), labels(task), same_camera, task.junk)
+    return pairs.unmatched(found, len(task.query.pids))
+
+
+def _counts(task: Task) -> tuple[int, int]:
+    return len(task.query.pids), len(shown(task.gallery).pids)
 
 
 def once(task: Task, features: Features, **options: Any) -> Found:
