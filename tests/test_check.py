@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kd_jax import data
+from kd_jax import command, data
 from kd_jax.data import check
 from kd_jax.data.records import DataError
 
@@ -122,45 +122,49 @@ def one_camera(root):
 
 
 def queries(text):
-    """The rows of the tables of queries."""
+    """The rows of the table of queries."""
     lines = text.splitlines()
-    heads = [i for i, line in enumerate(lines) if line.startswith('queries ')]
-    return [lines[i + 1].split()[1:] for i in heads]
+    (head,) = [i for i, line in enumerate(lines) if line.startswith('queries ')]
+    return [line.split() for line in lines[head + 1 : lines.index('', head) - 1]]
 
 
 def test_one_camera_is_told_with_its_remedy(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     root = one_camera(tmp_path / 'data')
-    text, code = report(capsys, root, '--images=none')
-    assert code == 1
-    assert queries(text) == [['3', '0', '1', '2']]
-    assert 'of camera c1' in text
-    for way in ('--same_camera=keep', '--protocol=vehicleid'):
-        text, code = report(capsys, root, '--images=none', way)
-        assert code == 0
-        assert queries(text) == [['3', '2', '1', '0']]
-        assert 'query: 1 of 3 queries have no match' in text
-    text, code = report(capsys, root, '--images=none', '--protocol=vehicleid,market')
-    assert code == 1
-    assert queries(text) == [['3', '2', '1', '0'], ['3', '0', '1', '2']]
-    _, code = report(capsys, root, '--images=none', '--protocol=vehicleid', '--same_camera=drop')
-    assert code == 1
-
-
-def test_queries_join_the_gallery_where_the_protocol_says_so(root, capsys):
-    """An identity whose images by other cameras are queries, not gallery images."""
-    (root / 'query' / NAMES['query'][1]).rename(root / 'query' / '0001_c2s1_000004_00.jpg')
-    (root / 'bounding_box_test' / NAMES['bounding_box_test'][0]).unlink()
     quick = '--images=none', '--sheet=none'
-    assert queries(report(capsys, root, *quick)[0]) == [['2', '0', '2', '0']]
-    assert queries(report(capsys, root, *quick, '--protocol=mars')[0]) == [['2', '2', '0', '0']]
+    text, code = report(capsys, root, *quick)
+    assert code == 1
+    assert queries(text) == [['market', '3', '0', '1', '2']]
+    assert 'market: all queries and gallery images are of camera c1' in text
+    assert '--config.evaluate.same_camera=keep' in text
+    text, code = report(capsys, root, *quick, '--same_camera=keep')
+    assert code == 0
+    assert queries(text) == [['market', '3', '2', '1', '0']]
+    assert 'market: 1 of 3 queries have no match: 1 are not' in ' '.join(text.split())
 
 
-def test_a_pool_stays_a_pool():
-    pool = data.read('carousel', train_identities=2, test_identities=2)
-    pool = pool._replace(query=pool.query, gallery=pool.query)
-    ((query, gallery),) = check.under('mars', pool, None)[0].values()
-    assert query is gallery
+def test_a_row_a_result(root, capsys):
+    """The second query's identity is in the gallery by its own camera only."""
+    (root / 'query' / NAMES['query'][1]).rename(root / 'query' / '0002_c1s1_000009_00.jpg')
+    text, code = report(capsys, root, '--images=none', '--protocol=market, veri_track,i2v,market')
+    assert code == 0
+    names = 'market', 'veri_track', 'i2v'
+    assert queries(text) == [[name, '2', '1', '0', '1'] for name in names]
+    for name in names:
+        assert f'- {name}: 1 of 2 queries have no match: 0 are not' in text
+
+
+def test_what_does_not_fit_is_told_in_a_line(root, capsys):
+    flags = ['--dataset=folder', f'--root={root}']
+    for protocol, words in (
+        ('vehicleid', 'kd_jax: protocol vehicleid takes queries and gallery from one pool, which'),
+        ('market,atrw', 'kd_jax: protocol atrw takes queries and gallery from one pool, which'),
+    ):
+        with pytest.raises(SystemExit) as exit:
+            command.told(check.run, [*flags, f'--protocol={protocol}'])
+        assert exit.value.code.startswith(words)
+        assert '\n' not in exit.value.code
+    assert capsys.readouterr().out == ''
 
 
 def test_carousel_needs_no_folder(tmp_path, monkeypatch, capsys):

@@ -1,12 +1,10 @@
 """What is counted in records, and the messages about what spoils training."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
 
 from kd_jax.data import findings
-from kd_jax.data.records import Records, from_rows
+from kd_jax.data.records import from_rows
 
 
 def records(*rows, folder='images'):
@@ -20,69 +18,6 @@ TRAIN = records((1, 0), (1, 1), (2, 0), (2, 1), folder='train')
 QUERY = records((3, 0), (4, 1), folder='query')
 GALLERY = records((3, 1), (4, 0), (0, 0), folder='gallery')
 TESTS = {'': (QUERY, GALLERY)}
-
-
-def counted(query, gallery, same_camera):
-    """`unmatched`, a query and a gallery image at a time."""
-    absent = own = 0
-    for q, (pid, camera) in enumerate(zip(query.pids, query.cameras)):
-        others = [
-            (int(gallery.cameras[g]) == camera and camera >= 0)
-            for g in range(len(gallery.pids))
-            if gallery.pids[g] == pid > 0 and not (query is gallery and q == g)
-        ]
-        absent += not others
-        own += bool(others) and all(others) and not same_camera
-    return findings.Unmatched(len(query.pids), absent, own)
-
-
-@pytest.mark.parametrize('same_camera', [False, True])
-@pytest.mark.parametrize('pool', [False, True])
-def test_unmatched_equals_a_double_loop(same_camera, pool):
-    rng = np.random.default_rng(0)
-    seen = np.zeros(3, int)
-    for _ in range(100):
-        counts = rng.integers(1, 30, 2)
-        query, gallery = (
-            records(*zip(rng.integers(0, 9, n).tolist(), rng.integers(-1, 3, n).tolist()))
-            for n in counts
-        )
-        gallery = query if pool else gallery
-        found = findings.unmatched(query, gallery, same_camera)
-        assert found == counted(query, gallery, same_camera)
-        seen += (found.absent > 0, found.own_camera > 0, found.valid > 0)
-    assert (seen > 0).tolist() == [True, not same_camera, True]
-
-
-def test_why_a_query_has_no_match():
-    query = records((3, 0), (4, 0), (5, 0), (6, -1), (0, 0))
-    gallery = records((3, 1), (4, 0), (6, -1), (0, 1))
-    found = findings.unmatched(query, gallery, False)
-    assert found == findings.Unmatched(queries=5, absent=2, own_camera=1)
-    assert found.valid == 2
-    assert findings.unmatched(query, gallery, True) == findings.Unmatched(5, 2, 0)
-
-
-def test_no_image_of_a_pool_matches_itself():
-    pool = records((3, -1), (4, -1), (4, -1))
-    same = Records(*(column.copy() for column in pool))
-    assert findings.unmatched(pool, pool, True) == findings.Unmatched(3, 1, 0)
-    assert findings.unmatched(pool, pool, False) == findings.Unmatched(3, 1, 0)
-    assert findings.unmatched(pool, same, True) == findings.Unmatched(3, 0, 0)
-
-
-def test_unmatched_takes_little_memory_and_long_identities():
-    """As many as VERI-Wild's largest test set; a matrix of all pairs would be a gigabyte."""
-    rng = np.random.default_rng(0)
-    query, gallery = (
-        Records(None, rng.integers(1, 10_000, n) * 2**45, rng.integers(0, 174, n), None, None)
-        for n in (10_000, 128_517)
-    )
-    tracemalloc.start()
-    found = findings.unmatched(query, gallery, False)
-    assert tracemalloc.get_traced_memory()[1] < 50e6
-    tracemalloc.stop()
-    assert found.valid > 9_900
 
 
 def test_images_per_identity_leaves_distractors_out():
@@ -103,14 +38,13 @@ def test_identities_with_little_to_show():
 
 def test_nothing_to_say_about_good_data():
     assert findings.problems(TRAIN, TESTS) == []
-    assert findings.warnings(TRAIN, TESTS, shots=2) == []
-    unknown = {'': (records((3, -1)), records((3, -1), folder='other'))}
-    assert findings.problems(TRAIN, unknown) == []
+    assert findings.warnings(TRAIN, 2) == []
+    assert findings.found_themselves(TESTS, 'keep') == []
 
 
-def only(train=TRAIN, tests=TESTS, **options):
+def only(train=TRAIN, tests=TESTS):
     """The one problem there is."""
-    (problem,) = findings.problems(train, tests, **options)
+    (problem,) = findings.problems(train, tests)
     return problem
 
 
@@ -149,52 +83,56 @@ def test_images_on_both_sides():
     )
 
 
-def test_no_query_has_a_match():
-    strangers = records((5, 0), (3, 1), folder='query')
-    assert only(tests={'': (strangers, GALLERY)}).startswith(
-        'query: none of 2 queries has a match: the gallery has no image of 1 of their identities, '
-        'and 1 only by their own camera'
+def test_a_gallery_of_strangers():
+    query = records((5, 0), (6, 1), (6, 0), (0, 0), folder='query')
+    tests = {**TESTS, '800': (query, GALLERY)}
+    assert only(tests=tests).startswith(
+        'query_800: the gallery has no image of any of the 2 identities of 4 queries'
     )
-    assert findings.problems(TRAIN, {'': (strangers, GALLERY)}, same_camera=True) == []
+    tests['800'] = (records((5, 0), (3, 1), folder='query'), GALLERY)
+    assert findings.problems(TRAIN, tests) == []
 
 
 @pytest.mark.parametrize('pool', [False, True])
-def test_one_camera_under_the_market_rule(pool):
-    query, gallery = records((3, 2), (4, 2), (3, 2)), records((3, 2), (4, 2), folder='gallery')
-    tests = {'': (query, query if pool else gallery)}
-    message = only(tests=tests)
-    assert message.startswith(f'{"test" if pool else "query"}: all 3 queries and ')
-    assert 'of camera c3, and the Market rule' in message
-    assert '--config.evaluate.same_camera=keep' in message
-    assert findings.problems(TRAIN, tests, same_camera=True) == []
+def test_cameras_are_for_the_protocol_to_judge(pool):
+    query, gallery = records((3, 2), (4, 2)), records((3, 2), (4, 2), folder='gallery')
+    assert findings.problems(TRAIN, {'': (query, query if pool else gallery)}) == []
 
 
-def test_every_test_set_is_looked_at():
-    tests = {**TESTS, '800': (records((5, 0), folder='query'), GALLERY)}
-    assert only(tests=tests).startswith('query_800: none of 1 queries')
+def test_results_with_no_match_and_with_some():
+    counts = {'mars i2v': (7, 0, 0), 'mars v2v': (7, 3, 4), 'atrw': (9, 2, 1), 'i2v': (9, 9, 0)}
+    results = {name: findings.Queries(*numbers) for name, numbers in counts.items()}
+    assert [queries.valid for queries in results.values()] == [7, 0, 6, 0]
+    none, absent = findings.unanswered(results)
+    assert none.startswith(
+        'mars v2v: none of 7 queries has a match: 3 are not in the gallery, and 4 only as junk'
+    )
+    assert absent.startswith('i2v: none of 9 queries has a match: 9 are not in the gallery')
+    (some,) = findings.partly_answered(results)
+    assert some == (
+        'atrw: 3 of 9 queries have no match: 2 are not in the gallery, and 1 only as junk'
+    )
+
+
+def test_one_camera_is_told_with_its_remedy():
+    (message,) = findings.unanswered({'market': findings.Queries(3, 1, 2, camera=0)})
+    assert message.startswith('market: all queries and gallery images are of camera c1, and')
+    assert message.endswith('--config.evaluate.same_camera=keep is for data with one camera')
 
 
 def test_warnings():
     train = records((1, 0), (1, 1), (2, 0))
-    query = records((3, 0), (5, 1), folder='query')
-    found = findings.warnings(train, {'': (query, GALLERY)}, shots=3)
-    begins = '2 of 2 training identities have fewer', '1 of 2 training', 'query: 1 of 2 queries'
-    assert len(found) == 3
-    assert all(line.startswith(begin) for line, begin in zip(found, begins))
-
-
-def test_no_match_at_all_is_a_problem_and_no_warning_too():
-    tests = {'': (records((5, 0), folder='query'), GALLERY)}
-    assert len(findings.problems(TRAIN, tests)) == 1
-    assert findings.warnings(TRAIN, tests, shots=2) == []
+    fewer, one = findings.warnings(train, 3)
+    assert fewer.startswith('2 of 2 training identities have fewer than 3 images')
+    assert one.startswith('1 of 2 training identities have one image only')
 
 
 def test_a_query_that_finds_itself():
     query, gallery = records((3, 0), (4, 1)), records((3, 0), (4, 1), (3, 1), (4, 0))
     tests = {'': (query, gallery)}
-    assert findings.warnings(TRAIN, tests, shots=2) == []
-    (found,) = findings.warnings(TRAIN, tests, shots=2, same_camera=True)
+    assert findings.found_themselves(tests, 'drop') == []
+    (found,) = findings.found_themselves(tests, 'keep')
     assert found.startswith('query: images/0.jpg, images/1.jpg (2) of the queries are in')
     unknown = query._replace(cameras=np.array([-1, 1]))
-    assert len(findings.warnings(TRAIN, {'': (unknown, gallery)}, shots=2)) == 1
-    assert findings.warnings(TRAIN, {'': (gallery, gallery)}, shots=2, same_camera=True) == []
+    assert len(findings.found_themselves({'': (unknown, gallery)}, 'drop')) == 1
+    assert findings.found_themselves({'': (gallery, gallery)}, 'keep') == []

@@ -277,6 +277,11 @@ def test_tracklets_are_needed(name):
         check(name, records([1], [0]), records([1], [1]))
 
 
+def test_query_tracklets_are_needed_where_they_join_the_gallery():
+    with pytest.raises(ValueError, match='ranks tracklets, but this data set knows of none'):
+        check('mars', records([1], [0], [3]), records([1], [1], [4]))
+
+
 def test_matches_are_needed():
     with pytest.raises(ValueError, match='1 have no such identity in the gallery, 1 only under'):
         check('market', records([1, 2], [0, 0]), records([1], [0]))

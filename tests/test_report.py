@@ -1,9 +1,12 @@
 """The tables of the check, cell by cell."""
 
+import re
+
 import numpy as np
 from PIL import Image
 
 from kd_jax.data import report
+from kd_jax.data.findings import Queries
 from kd_jax.data.records import Counts, Source, from_rows
 
 
@@ -81,12 +84,21 @@ def test_identities():
 
 
 def test_queries():
-    tests = {'': (QUERY, GALLERY), '800': (TRAIN, TRAIN)}
-    rows = cells(report.of_queries('market', tests, False))
-    assert rows[1:3] == [['query', '2', '1', '0', '1'], ['test_800', '6', '5', '1', '0']]
-    assert 'protocol market' in ' '.join(rows[-1])
-    assert 'no matches' in ' '.join(rows[-1])
-    assert cells(report.of_queries('market', tests, True))[1] == ['query', '2', '2', '0', '0']
+    results = {'mars i2v': Queries(1980, 1980, 0), 'vehicleid 800': Queries(6532, 2, 30, camera=0)}
+    text = report.of_queries(results)
+    _, *rows, note = cells(text)
+    assert re.split(' {3,}', text.splitlines()[0]) == [
+        'queries',
+        'all',
+        'with a match',
+        'not in the gallery',
+        'only junk',
+    ]
+    assert rows == [
+        ['mars', 'i2v', '1,980', '0', '1,980', '0'],
+        ['vehicleid', '800', '6,532', '6,500', '2', '30'],
+    ]
+    assert note[0] == '(junk,'
 
 
 def test_unreadable_images_are_listed_with_causes_and_counted():

@@ -171,7 +171,7 @@ def describe(dataset: Dataset) -> str:
 
 
 def _check(name: str, train: Records, tests: findings.Tests) -> None:
-    """Raises DataError for what cannot be trained on or evaluated, whatever rule on cameras."""
-    found = findings.problems(train, tests, same_camera=True)
+    """Raises DataError for what cannot be trained on or evaluated under any protocol."""
+    found = findings.problems(train, tests)
     if found:
         raise DataError('\n'.join(f'{name}: {problem}' for problem in found))

@@ -7,7 +7,8 @@ code is 1 if something makes training meaningless.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from PIL import Image
 
 from kd_jax import data
 from kd_jax.data import findings, images, options, sheet
-from kd_jax.data.findings import Tests
+from kd_jax.data.findings import Queries
 from kd_jax.data.images import ImageError
-from kd_jax.data.records import DataError, Records, Source, from_rows
+from kd_jax.data.records import DataError, Source, from_rows
 from kd_jax.data.report import (
     listed,
     of_identities,
@@ -31,10 +32,12 @@ from kd_jax.data.report import (
     spoiled,
     unpublished,
 )
-from kd_jax.retrieval import protocols
+from kd_jax.retrieval import items, protocols, tasks
 from kd_jax.retrieval.protocols import PROTOCOLS
+from kd_jax.retrieval.tasks import Task
 
 SIDE = 32  # pixels: a JPEG file decodes faster when little is wanted of it
+FRAMES = 8  # a tracklet is embedded from; what it may match is the same with any number
 NONE = 'none'  # in place of a choice, leaves that part out
 
 
@@ -53,29 +56,30 @@ def run(arguments: Sequence[str]) -> None:
     args = parsed(arguments)
     source = read_source(args)
     names = protocols.names(args.protocol or source.protocol)
-    rules = {name: under(name, source, args.same_camera) for name in names}
+    rules = {name: args.same_camera or _rule(name) for name in names}
+    queries = results(source, rules)
     print(f'{args.dataset}: {args.root or "made from a seed"}', end='\n\n')
     few = of_identities(source.train, args.shots, args.views)
-    queries = [of_queries(name, *rule) for name, rule in rules.items()]
-    print(of_splits(source), of_shares(source), few, *queries, sep='\n\n')
+    print(of_splits(source), of_shares(source), few, of_queries(queries), sep='\n\n')
     if args.sheet != NONE and len(source.train.pids):
         file = Path(args.sheet or f'{args.dataset}_check.png')
         sheet.draw(source, file, name=args.dataset, shots=args.shots, views=args.views)
         print(f'\nsheet of training sets: {file}', flush=True)
     bad = None if args.images == NONE else unreadable(source)
     print('', of_images(source, bad), sep='\n')
-    stops, doubts = verdict(source, rules, args.shots, bad or {})
+    stops = spoiled(bad or {}) + findings.problems(source.train, source.tests())
+    stops += findings.unanswered(queries)
+    doubts = warnings(source, set(rules.values()), args.shots) + findings.partly_answered(queries)
     print('', listed('problems', stops), '', listed('warnings', doubts), sep='\n')
     sys.exit(bool(stops))
 
 
-def verdict(source: Source, rules: dict, shots: int, bad: dict) -> tuple[list[str], list[str]]:
-    """Problems and warnings under every protocol."""
-    problems, warnings = spoiled(bad), unpublished(source)
-    for tests, keep in rules.values():
-        problems += findings.problems(source.train, tests, same_camera=keep)
-        warnings += findings.warnings(source.train, tests, shots=shots, same_camera=keep)
-    return problems, warnings
+def warnings(source: Source, rules: set[str], shots: int) -> list[str]:
+    """What should be known of the data under these rules on cameras."""
+    found = unpublished(source) + findings.warnings(source.train, shots)
+    for rule in sorted(rules):
+        found += findings.found_themselves(source.tests(), rule)
+    return found
 
 
 def read_source(args: argparse.Namespace) -> Source:
@@ -117,21 +121,30 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def under(protocol: str, source: Source, rule: str | None) -> tuple[Tests, bool]:
-    """The test sets as a protocol has them, and whether a query's own camera has matches.
+def results(source: Source, rules: Mapping[str, str]) -> dict[str, Queries]:
+    """What is asked under each protocol on every test set, by the name of the result.
 
-    The queries may join the gallery. Without a rule on cameras, the protocol says it.
+    `rules` are those on matches by a query's own camera, 'drop' or 'keep', by protocol. Empty test
+    sets are left out: `findings.problems` tells of them. Raises ValueError where a protocol does
+    not fit the data.
     """
-    keep = rule == 'keep' if rule else not PROTOCOLS[protocol].cameras
-    tests = source.tests()
-    if PROTOCOLS[protocol].joined:
-        apart = {name: pair for name, pair in tests.items() if pair[0] is not pair[1]}
-        joined = {
-            name: (query, Records(*map(np.concatenate, zip(query, gallery))))
-            for name, (query, gallery) in apart.items()
-        }
-        tests = tests | joined
-    return tests, keep
+    found = {}
+    full = {k: pair for k, pair in source.tests().items() if all(len(part.pids) for part in pair)}
+    for protocol, (name, pair) in product(rules, full.items()):
+        test, rule = items.together(*pair, source.tracklets), rules[protocol]
+        for result, task in protocols.tasks_of(protocol, test, FRAMES, rule).items():
+            found[' '.join(filter(None, (protocol, name, result)))] = asked(task, rule)
+    return found
+
+
+def asked(task: Task, same_camera: str) -> Queries:
+    """How many queries of a task have no match, and whether a single camera is why."""
+    count = len(task.query.pids)
+    found = Queries(count, *tasks.unmatched(task, same_camera))
+    cameras = np.union1d(task.query.cameras, task.gallery.cameras)
+    if found.valid or len(cameras) > 1 or sum(tasks.unmatched(task, 'keep')) == count:
+        return found
+    return found._replace(camera=int(cameras[0]))
 
 
 def unreadable(source: Source) -> dict[str, str]:
@@ -156,6 +169,11 @@ def drafted(source: Source, path: str) -> Image.Image:
     image = source.open(path)
     image.draft('RGB', (SIDE, SIDE))
     return image
+
+
+def _rule(protocol: str) -> str:
+    """The rule on matches by a query's own camera that a protocol has where none is given."""
+    return 'drop' if PROTOCOLS[protocol].cameras else 'keep'
 
 
 def _positive(text: str) -> int:

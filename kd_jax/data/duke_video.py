@@ -29,7 +29,6 @@ from kd_jax.data.layout import (
 from kd_jax.data.records import Counts, DataError, Records, Source, from_rows
 
 SPLITS = 'train', 'query', 'gallery'
-TRACKLETS = True  # all splits consist of tracklets, and are prepared by them
 FOLDER = re.compile(r'\d{4}', re.ASCII)
 NAME = re.compile(r'(\d{4})_?C([1-8])_?F(\d{4})_?[XD]\d+\.(?i:jpg)', re.ASCII)
 EXAMPLE = '0001_C6_F0099_X30823.jpg (identity, camera 1-8, frame of the tracklet, of the video)'

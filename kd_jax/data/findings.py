@@ -1,7 +1,7 @@
 """What a data set is worth, from its records alone: numbers to look at, and what spoils training.
 
-No image is opened here. `same_camera` says everywhere whether images by a query's own camera
-count as its matches: False is the Market rule, True is `evaluate.same_camera=keep`.
+No image is opened here, and nothing is ranked: what queries find under a protocol is counted by
+the caller, in `Queries`.
 """
 
 from collections.abc import Mapping
@@ -36,17 +36,22 @@ class Identities(NamedTuple):
     one_camera: int
 
 
-class Unmatched(NamedTuple):
-    """Of so many queries those without a match: by identity, or by the rule about cameras."""
+class Queries(NamedTuple):
+    """Of all queries of a result those without a match: not in the gallery, or only as junk.
 
-    queries: int
+    `camera` is that of all images where no query has a match and only its own camera is why;
+    None otherwise.
+    """
+
+    all: int
     absent: int
-    own_camera: int
+    junk: int
+    camera: int | None = None
 
     @property
     def valid(self) -> int:
         """Queries that have a match."""
-        return self.queries - self.absent - self.own_camera
+        return self.all - self.absent - self.junk
 
 
 def images_per(column: Int[np.ndarray, 'n'], none: int) -> Spread | None:
@@ -78,26 +83,8 @@ def identities(train: Records, *images: int) -> Identities:
     )
 
 
-def unmatched(query: Records, gallery: Records, same_camera: bool) -> Unmatched:
-    """Queries whose identity the gallery lacks, and those that only their own camera saw again.
-
-    Distractors match nobody, unknown cameras are never the same, and in a pool, where `query` is
-    `gallery` itself, no image matches itself.
-    """
-    itself = int(query is gallery)
-    real = gallery.pids > DISTRACTOR
-    others = _occurrences(query.pids, gallery.pids[real]) - itself * (query.pids > DISTRACTOR)
-    matches = others.copy()
-    if not same_camera:
-        # In a pool, an image of a known camera is among its camera's, and was taken off above.
-        own = _occurrences(*_sightings(query, gallery, real)) - itself
-        matches -= np.where((query.cameras >= 0) & (query.pids > DISTRACTOR), own, 0)
-    absent, blind = int((others <= 0).sum()), int((matches <= 0).sum())
-    return Unmatched(len(query.pids), absent, blind - absent)
-
-
-def problems(train: Records, tests: Tests, *, same_camera: bool = False) -> list[str]:
-    """What makes training or its scores meaningless, a message each; nothing if all is well."""
+def problems(train: Records, tests: Tests) -> list[str]:
+    """What makes training or its scores meaningless under any protocol, a message each."""
     splits = by_name(train, tests)
     found = [
         f'{name} has 0 images, so there is nothing to train on or to rank; look at the folder or '
@@ -111,11 +98,40 @@ def problems(train: Records, tests: Tests, *, same_camera: bool = False) -> list
         found += _on_both_sides(*trained, name, part)
     for name, (query, gallery) in tests.items():
         if len(query.pids) and len(gallery.pids):
-            found += _unmatchable(test_name(name, query, gallery), query, gallery, same_camera)
+            found += _strangers(test_name(name, query, gallery), query, gallery)
     return found
 
 
-def warnings(train: Records, tests: Tests, *, shots: int, same_camera: bool = False) -> list[str]:
+def unanswered(results: Mapping[str, Queries]) -> list[str]:
+    """A message for each result of which no query has a match."""
+    found = []
+    for name, queries in results.items():
+        if queries.camera is not None:
+            found.append(
+                f'{name}: all queries and gallery images are of camera c{queries.camera + 1}, and '
+                'matches by a query’s own camera are left out, so no query has one; '
+                '--config.evaluate.same_camera=keep is for data with one camera'
+            )
+        elif not queries.valid:
+            found.append(
+                f'{name}: none of {queries.all:,} queries has a match: {queries.absent:,} are not '
+                f'in the gallery, and {queries.junk:,} only as junk; look at how identities, '
+                'cameras and tracklets are read, or add gallery images'
+            )
+    return found
+
+
+def partly_answered(results: Mapping[str, Queries]) -> list[str]:
+    """A message for each result of which some queries have a match and others none."""
+    return [
+        f'{name}: {queries.all - queries.valid:,} of {queries.all:,} queries have no match: '
+        f'{queries.absent:,} are not in the gallery, and {queries.junk:,} only as junk'
+        for name, queries in results.items()
+        if 0 < queries.valid < queries.all
+    ]
+
+
+def warnings(train: Records, shots: int) -> list[str]:
     """What does not stop training but should be known, a message each."""
     known = identities(train, shots)
     found = []
@@ -129,8 +145,23 @@ def warnings(train: Records, tests: Tests, *, shots: int, same_camera: bool = Fa
             f'{known.one_image:,} of {known.all:,} training identities have one image only, so '
             'their sets hold one image again and again'
         )
+    return found
+
+
+def found_themselves(tests: Tests, same_camera: str) -> list[str]:
+    """A message for each test set whose gallery has images of the queries that are no junk.
+
+    With `same_camera='drop'` those of known cameras are junk, and in a pool all are.
+    """
+    found = []
     for name, (query, gallery) in tests.items():
-        found += _doubtful(test_name(name, query, gallery), query, gallery, same_camera)
+        kept = same_camera == 'keep' or (query.cameras < 0).any()
+        both = sorted(set(query.paths.tolist()) & set(gallery.paths.tolist())) if kept else []
+        if both and query is not gallery:
+            found.append(
+                f'{test_name(name, query, gallery)}: {some(both)} of the queries are in the '
+                'gallery too, where no rule on cameras leaves them out: each finds itself first'
+            )
     return found
 
 
@@ -174,56 +205,12 @@ def _on_both_sides(pids: set[int], paths: set[str], name: str, part: Records) ->
     return found
 
 
-def _unmatchable(name: str, query: Records, gallery: Records, same_camera: bool) -> list[str]:
-    """Whether no query of a test set has a match."""
-    counts = unmatched(query, gallery, same_camera)
-    if counts.valid:
+def _strangers(name: str, query: Records, gallery: Records) -> list[str]:
+    """Whether the gallery has none of the identities of the queries."""
+    asked = set(query.pids[query.pids > DISTRACTOR].tolist())
+    if asked & set(gallery.pids.tolist()):
         return []
-    cameras = np.union1d(query.cameras, gallery.cameras)
-    if counts.own_camera and len(cameras) == 1:
-        return [
-            f'{name}: all {len(query.pids):,} queries and {len(gallery.pids):,} gallery images are '
-            f'of camera c{cameras[0] + 1}, and the Market rule leaves out matches by a query’s own '
-            'camera, so no query has one; --config.evaluate.same_camera=keep is for data with one '
-            'camera'
-        ]
     return [
-        f'{name}: none of {counts.queries:,} queries has a match: the gallery has no image of '
-        f'{counts.absent:,} of their identities, and {counts.own_camera:,} only by their own '
-        'camera; look at how identities and cameras are read, or add gallery images'
+        f'{name}: the gallery has no image of any of the {len(asked):,} identities of '
+        f'{len(query.pids):,} queries; look at how identities are read, or add gallery images'
     ]
-
-
-def _doubtful(name: str, query: Records, gallery: Records, same_camera: bool) -> list[str]:
-    """What makes the scores of a test set less than they seem, or more."""
-    found, counts = [], unmatched(query, gallery, same_camera)
-    if 0 < counts.valid < counts.queries:  # none at all is a problem
-        found.append(
-            f'{name}: {counts.queries - counts.valid:,} of {counts.queries:,} queries have no '
-            'match, and scores are means over the others'
-        )
-    ruled = query is gallery or not (same_camera or (query.cameras < 0).any())
-    both = [] if ruled else sorted(set(query.paths.tolist()) & set(gallery.paths.tolist()))
-    if both:
-        found.append(
-            f'{name}: {some(both)} of the queries are in the gallery too, where no rule '
-            'on cameras leaves them out: each finds itself first'
-        )
-    return found
-
-
-def _sightings(query: Records, gallery: Records, real: np.ndarray) -> tuple[np.ndarray, ...]:
-    """One number for identity and camera together, of the queries and of the real gallery."""
-    pids = np.concatenate([query.pids, gallery.pids[real]])
-    cameras = np.concatenate([query.cameras, gallery.cameras[real]]) + 1
-    # Ranks instead of the numbers themselves, which might be too long to join.
-    places, kinds = (np.unique(column, return_inverse=True)[1] for column in (pids, cameras))
-    joined = places * (kinds.max(initial=0) + 1) + kinds
-    return joined[: len(query.pids)], joined[len(query.pids) :]
-
-
-def _occurrences(wanted: Int[np.ndarray, 'q'], among: Int[np.ndarray, 'g']) -> np.ndarray:
-    """How often each wanted number is among others."""
-    ordered = np.sort(among)
-    first, last = (np.searchsorted(ordered, wanted, side) for side in ('left', 'right'))
-    return last - first

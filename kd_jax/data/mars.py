@@ -38,7 +38,6 @@ from kd_jax.data.records import DISTRACTOR, JUNK, Counts, DataError, Records, So
 NAME = re.compile(r'(\d{4}|00-1)C([1-6])T(\d{4})F(\d{3})\.(?i:jpg)', re.ASCII)
 EXAMPLE = '0001C1T0001F001.jpg (identity, camera 1-6, track, frame)'
 FOLDERS = 'bbox_train', 'bbox_test'
-TRACKLETS = True  # all splits consist of tracklets, and are prepared by them
 TRACK = 'first image, last image, identity, camera'
 EXPECTED = {
     'train': Counts(509_914, 625, 6, 8_298),

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from kd_jax.data import findings
-from kd_jax.data.findings import Tests
+from kd_jax.data.findings import Queries
 from kd_jax.data.records import DISTRACTOR, Counts, Records, Source, counts
 
 LISTED = 20  # unreadable images that are named
@@ -53,16 +53,15 @@ def of_identities(train: Records, *few: int) -> str:
     return table(['training identities', f'{found.all:,}', ''], cells)
 
 
-def of_queries(protocol: str, tests: Tests, keep: bool) -> str:
-    """A table of queries without a match, and why; `keep` if their own camera has matches."""
-    rows = []
-    for name, pair in tests.items():
-        found = findings.unmatched(*pair, keep)
-        numbers = found.queries, found.valid, found.absent, found.own_camera
-        rows.append([findings.test_name(name, *pair), *(f'{number:,}' for number in numbers)])
-    head = ['queries', 'all', 'with a match', 'not in the gallery', 'only their own camera']
-    words = 'matches too' if keep else 'no matches'
-    return f'{table(head, rows)}\n(protocol {protocol}: images by a query’s own camera are {words})'
+def of_queries(results: Mapping[str, Queries]) -> str:
+    """A table of queries without a match and why, a row a result."""
+    rows = [
+        [name, *(f'{number:,}' for number in (found.all, found.valid, found.absent, found.junk))]
+        for name, found in results.items()
+    ]
+    head = ['queries', 'all', 'with a match', 'not in the gallery', 'only junk']
+    note = 'junk, by the protocol: of the query’s own camera, near frames of it, or itself'
+    return f'{table(head, rows)}\n({note})'
 
 
 def of_images(source: Source, bad: Mapping[str, str] | None) -> str:

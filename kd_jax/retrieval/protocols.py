@@ -122,8 +122,9 @@ def _task(name: str, test: Test, asking: str, asked: str, frames: int) -> Task:
     """One ranking to be made."""
     query = items.query_items(test, asking, frames)
     gallery = items.gallery_items(test, asked, frames)
-    if not (len(query.pids) and len(gallery.pids)):
+    joining = items.query_items(test, 'tracklet', frames) if PROTOCOLS[name].joined else query
+    if not all(len(side.pids) for side in (query, gallery, joining)):
         raise ValueError(f'protocol {name} ranks tracklets, but this data set knows of none')
     if PROTOCOLS[name].joined:
-        gallery = items.joined(items.query_items(test, 'tracklet', frames), gallery)
+        gallery = items.joined(joining, gallery)
     return Task(query, gallery, PROTOCOLS[name].junk(query, tasks.shown(gallery)))
