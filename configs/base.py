@@ -83,6 +83,9 @@ def t_net(student: ConfigDict) -> ConfigDict:
     config.sampling.sets, config.sampling.shots = 4, student.sampling.get_ref('shots')
     config.method.update(reads='stacked', margin=_number(student.method.margin))
     config.evaluate.shots = student.sampling.get_ref('shots')
+    for key in ('protocol', 'metric', 'same_camera', 'shots_of'):
+        config.evaluate[key] = student.evaluate.get_ref(key) + ''
+    config.evaluate.frames = 1 * student.evaluate.get_ref('frames')
     config.train.epochs = 1 * student.train.get_ref('epochs')
     return config
 
@@ -116,7 +119,8 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.train.update(epochs=2.0, steps_per_epoch=4, log_every=2)
     config.train.update(evaluate_every=1.0, checkpoint_every=0.5)
     config.evaluate.batch = 32
-    if config.evaluate.protocol in ('vehicleid', 'cuhk03_classic', 'atrw'):  # carousel is no pool
+    if config.evaluate.protocol in ('vehicleid', 'cuhk03_classic', 'atrw', 'mars'):
+        # Carousel is no pool, and does not consist of tracklets.
         config.evaluate.update(protocol='market', same_camera='drop', shots_of='identity')
     return config
 

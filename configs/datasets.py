@@ -67,8 +67,8 @@ SETTINGS = {
         shots_of='image',
         options={'root': '', 'sizes': (800, 1600, 2400)},
     ),
-    # These are read when drawn: decoded they are 100 GB (VERI-Wild, MARS), of which the video
-    # sets show few frames in an epoch.
+    # These are read when drawn: decoded they are 100 GB (VERI-Wild, MARS), and an epoch shows but
+    # one frame for each tracklet of the video sets.
     'veri_wild': Setting(
         'veri_wild',
         VEHICLES,

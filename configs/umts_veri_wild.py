@@ -7,7 +7,8 @@ The paper, rank-1 / mAP of the small, medium and large set: baseline 77.6 / 65.2
 --config.network.pretrained=resnet50.safetensors (README). All three sets are scored. Matches by the
 query's own camera are left out; --config.evaluate.same_camera=keep is for numbers before 2020 that
 kept them.
-256×256 pixels; else as configs/umts_cuhk03.py.
+256×256 pixels. 300 epochs are 1.3 million steps; how long the paper trained it does not say
+(--config.train.epochs). Else as configs/umts_cuhk03.py.
 """
 
 from configs import base

@@ -70,13 +70,19 @@ def shots_of(test: Test, shots: int, kind: str, seed: int) -> Int[np.ndarray, 'n
     return np.concatenate([side[picked] for side, picked in zip(sides, drawn)])
 
 
+def repeated(rows: Int[np.ndarray, 'n shots'], kind: str) -> float:
+    """The share of images whose identity had too few for shots that all differ."""
+    if kind == 'image' or rows.shape[1] == 1:
+        return 0.0
+    ordered = np.sort(rows, axis=1)
+    return float((ordered[:, 1:] == ordered[:, :-1]).any(axis=1).mean())
+
+
 def check_shots(test: Test, shots: int, kind: str) -> None:
     """Raise ValueError for an unknown word, and for shots that query and gallery would share."""
     if kind not in SHOTS_OF:
         raise ValueError(f'evaluate.shots_of={kind!r}: choose one of {", ".join(SHOTS_OF)}')
-    names = (path.rpartition('/')[2] for path in test.records.paths.tolist())
-    images = list(zip(names, test.records.pids.tolist(), test.records.cameras.tolist()))
-    shared = test.pool or set(images[: test.queries]) & set(images[test.queries :])
+    shared = test.pool or np.isin(test.images[test.query], test.images[test.gallery]).any()
     if shots > 1 and kind == 'identity' and shared:
         raise ValueError(
             'evaluate.shots_of=identity would show an image on both sides, as query and gallery '

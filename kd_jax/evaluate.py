@@ -50,13 +50,14 @@ def score(
     for name, (query, gallery) in dataset.tests().items():
         test = items.together(query.records, gallery.records, dataset.tracklets)
         rows = embed.shots_of(test, shots, shots_of, seed)
-        read = embed.reader(query, gallery)
+        read, repeated = embed.reader(query, gallery), embed.repeated(rows, shots_of)
         features = embed.features(partial(embedded, variables), read, rows, batch, mesh)
         for rule in protocols.names(protocol):
             by_cosine = not found and metric != 'cosine'
             for result, rankings in protocols.run(rule, test, features, **options).items():
                 label = ' '.join(filter(None, (rule, name, result)))
-                facts = {'shots': shots, 'shots_of': shots_of, 'also': []}
+                facts = {'metric': metric, 'same_camera': same_camera, 'shots': shots}
+                facts |= {'shots_of': shots_of, 'repeated': repeated, 'also': []}
                 found.append(_found(label, rule, rankings) | facts)
             if by_cosine:
                 again = protocols.run(rule, test, features, **options | {'metric': 'cosine'})

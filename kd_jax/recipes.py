@@ -168,10 +168,12 @@ def plan(config: ConfigDict, dataset: Dataset) -> Callable[[int], sampling.Plan]
 
 
 def course(config: ConfigDict, dataset: Dataset) -> Course:
-    """How long a config trains on a data set."""
+    """How long a config trains on a data set; where it consists of tracklets, they are counted."""
     sets = config.sampling.identities * config.sampling.sets
     examples = sets * (config.sampling.shots if reads(config) == 'singles' else 1)
-    return Course(**config.train).of(len(dataset.train.records.pids), examples)
+    records = dataset.train.records
+    known = len(np.unique(records.tracklets)) if dataset.tracklets else len(records.pids)
+    return Course(**config.train).of(known, examples)
 
 
 def check_keys(config: ConfigDict) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kd_jax.retrieval.protocols import TRAPEZOID
+from kd_jax.retrieval.protocols import PROTOCOLS, TRAPEZOID
 from kd_jax.retrieval.ranking import Ranking
 
 RANKS = (1, 5, 10)
@@ -44,6 +44,11 @@ def table(results: dict[str, dict]) -> str:
     return '\n'.join(lines + _notes([found for _, found in rows]))
 
 
+def _keeps(found: dict) -> bool:
+    """Whether matches by the query's own camera count where the protocol could leave them out."""
+    return found['same_camera'] == 'keep' and PROTOCOLS[found['protocol'].split()[0]].cameras
+
+
 def _shots(found: dict) -> str:
     """What a network of several shots was shown in place of one image."""
     if found['shots'] == 1:
@@ -70,8 +75,17 @@ def _cells(values: list[float]) -> str:
 def _notes(found: list[dict]) -> list[str]:
     """What a reader of the table has to know of some of its rows."""
     notes = []
-    if any(one['shots'] > 1 and one['shots_of'] == 'identity' for one in found):
+    stacked = [one for one in found if one['shots'] > 1 and one['shots_of'] == 'identity']
+    if stacked:
         notes.append('* shots drawn by true identity, at test time too: an upper bound')
+    if stacked and max(one['repeated'] for one in stacked):
+        share = 100 * max(one['repeated'] for one in stacked)
+        notes.append(
+            f'  of identities with few images some shots come twice: {share:.1f} % of sets'
+        )
+    kept = sorted({one['protocol'] for one in found if _keeps(one)})
+    if kept:
+        notes.append(f'{", ".join(kept)}: matches by the query’s own camera are not left out')
     other = sorted({one['protocol'] for one in found if one['quoted'] == TRAPEZOID})
     if other:
         notes.append(f'mAP of {", ".join(other)}: the trapezoid rule, never more than the other')

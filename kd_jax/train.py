@@ -200,13 +200,24 @@ def fit(
             if saving or number % course.log_every == 0:
                 log.flush(saved.latest_step())
             if scoring:
-                summary = score(state.variables)
+                with _kept(saved, number, state):
+                    summary = score(state.variables)
                 log.evaluation(number, summary)
             if saving:
                 accuracy = summary[summary['quoted']] if scoring else None
                 checkpoints.save(saved, number, items(state), accuracy)
                 log.restart_clock()
     return summary or score(state.variables)
+
+
+@contextlib.contextmanager
+def _kept(saved: Any, number: int, state: TrainState):
+    """Save a step without its mAP if it cannot be scored, as by an image that is damaged."""
+    try:
+        yield
+    except Exception:
+        checkpoints.save(saved, number, items(state), None)
+        raise
 
 
 def restored(saved: Any, state: TrainState, config: ConfigDict, classes: int) -> TrainState:

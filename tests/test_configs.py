@@ -51,8 +51,9 @@ def fake(protocol):
     gallery = query._replace(paths=np.char.add('again', query.paths))
     pixels = Pixels(lambda rows: None, None)
     asking, asked = Split(query, pixels), Split(gallery, pixels)
-    pool = PROTOCOLS[protocol].pool
-    return Dataset('fake', asking, asking, asking if pool else asked, '')
+    rule = PROTOCOLS[protocol]
+    gallery = asking if rule.pool else asked
+    return Dataset('fake', asking, asking, gallery, '', tracklets=rule.joined)
 
 
 def assemble(config):
@@ -263,6 +264,9 @@ def test_what_is_set_on_the_student_reaches_its_teacher(case):
     assert teacher.seed == 7
     assert teacher.data.cache_dir == 'elsewhere'
     assert teacher.sampling.shots == teacher.evaluate.shots == 3
+    config.evaluate.update(same_camera='keep', metric='cosine', shots_of='image', frames=5)
+    scored = {key: value for key, value in teacher.evaluate.items() if key != 'shots'}
+    assert scored == {key: value for key, value in config.evaluate.items() if key != 'shots'}
     assert config.sampling.sets == config.evaluate.shots == 1
     if teacher.network.inflate > 1:
         assert teacher.network.inflate == 3
@@ -333,3 +337,13 @@ def test_smoke_takes_seconds_and_no_data(name):
         assert course.steps <= 16
         assert one.sampling.identities * one.sampling.sets * one.sampling.shots <= 32
         assert one.sampling.identities * one.sampling.sets % 4 == 0  # for four devices
+
+
+def test_an_epoch_of_tracklets_shows_each_once():
+    """Not each of their frames, of which MARS has half a million."""
+    config, dataset = opened('supervised_mars'), fake('mars')
+    config.sampling.update(identities=2, sets=1, shots=1)
+    records = dataset.train.records._replace(tracklets=np.arange(80) // 8)
+    video = dataset._replace(train=dataset.train._replace(records=records))
+    assert recipes.course(config, video).steps_per_epoch == 5
+    assert recipes.course(config, video._replace(tracklets=False)).steps_per_epoch == 40

@@ -124,7 +124,7 @@ def test_a_reader_names_the_protocol_of_its_config(planted_root, name):
     source = data.read(setting.name, **options)
     if name != 'veri776_tracks':
         assert source.protocol == setting.protocol
-    assert source.tracklets == (setting.name in ('mars', 'duke_video'))
+    assert source.tracklets == (setting.name in ('mars', 'duke_video', 'manifest'))
     keeps = [not protocols.PROTOCOLS[one].cameras for one in protocols.names(source.protocol)]
     assert keeps == [setting.same_camera == 'keep'] * len(keeps)
 

@@ -39,7 +39,6 @@ def test_identities_with_little_to_show():
 def test_nothing_to_say_about_good_data():
     assert findings.problems(TRAIN, TESTS) == []
     assert findings.warnings(TRAIN, 2) == []
-    assert findings.found_themselves(TESTS, 'keep') == []
 
 
 def only(train=TRAIN, tests=TESTS):
@@ -125,14 +124,3 @@ def test_warnings():
     fewer, one = findings.warnings(train, 3)
     assert fewer.startswith('2 of 2 training identities have fewer than 3 images')
     assert one.startswith('1 of 2 training identities have one image only')
-
-
-def test_a_query_that_finds_itself():
-    query, gallery = records((3, 0), (4, 1)), records((3, 0), (4, 1), (3, 1), (4, 0))
-    tests = {'': (query, gallery)}
-    assert findings.found_themselves(tests, 'drop') == []
-    (found,) = findings.found_themselves(tests, 'keep')
-    assert found.startswith('query: images/0.jpg, images/1.jpg (2) of the queries are in')
-    unknown = query._replace(cameras=np.array([-1, 1]))
-    assert len(findings.found_themselves({'': (unknown, gallery)}, 'drop')) == 1
-    assert findings.found_themselves({'': (gallery, gallery)}, 'keep') == []

@@ -1,5 +1,6 @@
 """Protocols against the numbers of official evaluators, plain loops, and cases worked by hand."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ from kd_jax.data.records import from_rows
 from kd_jax.retrieval import items, protocols
 
 GOLDEN = np.load(Path(__file__).parent / 'golden' / 'ranking.npz')
+NUMBERS = itertools.count()
 OPTIONS = {'metric': 'euclidean', 'same_camera': 'drop', 'block': 5}
 
 
 def records(pids, cameras=None, tracklets=None, frames=None):
-    """Images of the given columns; -1 where none are given."""
+    """Images of the given columns, -1 where none are given, each of a path of its own."""
     columns = [np.full(len(pids), -1) if c is None else c for c in (cameras, tracklets, frames)]
-    names = [f'{number}.png' for number in range(len(pids))]
+    names = [f'{next(NUMBERS)}.png' for _ in pids]
     rows = zip(names, *(np.asarray(column).tolist() for column in (pids, *columns)))
     return from_rows(list(rows))
 
@@ -273,13 +275,47 @@ def test_without_a_rule_on_cameras(name):
 
 @pytest.mark.parametrize('name', ['i2v', 'v2v', 'mars', 'veri_track'])
 def test_tracklets_are_needed(name):
-    with pytest.raises(ValueError, match='ranks tracklets, but this data set knows of none'):
+    with pytest.raises(ValueError, match=r'ranks tracklets, but no (query|gallery) image has a'):
         check(name, records([1], [0]), records([1], [1]))
 
 
-def test_query_tracklets_are_needed_where_they_join_the_gallery():
-    with pytest.raises(ValueError, match='ranks tracklets, but this data set knows of none'):
-        check('mars', records([1], [0], [3]), records([1], [1], [4]))
+def test_the_side_without_tracklets_is_named():
+    query, gallery = records([1], [0]), records([1], [1], [4])
+    with pytest.raises(ValueError, match='v2v ranks tracklets, but no query image has a known one'):
+        check('v2v', query, gallery)
+    with pytest.raises(ValueError, match='i2v ranks tracklets, but no gallery image has a known'):
+        check('i2v', gallery, query)
+
+
+def test_only_tracklets_join_the_gallery():
+    """Images whose tracklets the gallery shows would put them there twice."""
+    query, gallery = records([1], [0], [3]), records([1, 1], [1, 0], [4, 3])
+    with pytest.raises(ValueError, match='mars is for data sets that consist of tracklets'):
+        check('mars', query, gallery)
+    check('mars', query, gallery, tracklets=True)
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_a_query_that_is_in_the_gallery_does_not_find_itself(known):
+    """Of one name, identity, camera and frame, in another folder; or of one path."""
+    frames = [5, 6] if known else [-1, -1]
+    query = records([1, 2], [0, 1], frames=frames)
+    query = query._replace(paths=np.array(['image_query/a.jpg', 'image_query/b.jpg']))
+    gallery = records([1, 2, 1, 2], [0, 1, 1, 0], frames=[*frames, 7, 8])
+    folder = 'image_test' if known else 'image_query'
+    names = [f'{folder}/{name}.jpg' for name in 'abcd']
+    gallery = gallery._replace(paths=np.array(names))
+    places = [0, 10, 0, 10, 9, 1]
+    (ranking,) = run('veri_image', query, gallery, places, same_camera='keep')['']
+    assert ranking.first_rank.tolist() == [2, 2]
+
+
+def test_other_images_of_one_name_may_match():
+    """Without a known frame a name says nothing."""
+    query = records([1], [-1])._replace(paths=np.array(['query/1/0.jpg']))
+    gallery = records([1, 2], [-1, -1])._replace(paths=np.array(['gallery/1/0.jpg', 'x.jpg']))
+    (ranking,) = run('market', query, gallery, [0, 1, 2])['']
+    assert ranking.first_rank.tolist() == [1]
 
 
 def test_matches_are_needed():

@@ -5,8 +5,15 @@ from kd_jax import results
 from kd_jax.retrieval.ranking import Ranking
 
 ROW = {'mAP': 0.5, 'mAP_trapezoid': 0.375, 'mINP': 0.25, 'rank-1': 0.125, 'rank-5': 1.0}
-ROW |= {'rank-10': 0.0625, 'valid_queries': 23, 'queries': 24, 'shots': 1, 'shots_of': 'identity'}
-ROW |= {'protocol': 'market', 'quoted': 'mAP', 'also': []}
+ROW |= {
+    'rank-10': 0.0625,
+    'valid_queries': 23,
+    'queries': 24,
+    'shots': 1,
+    'shots_of': 'identity',
+    'repeated': 0.0,
+}
+ROW |= {'protocol': 'market', 'quoted': 'mAP', 'same_camera': 'drop', 'also': []}
 
 
 def ranking(*ranks):
@@ -59,6 +66,21 @@ def test_a_table_marks_several_shots_as_an_upper_bound():
     assert lines[3].startswith('*')
     assert 'true identity' in lines[3]
     assert lines[3].endswith('an upper bound')
+
+
+def test_a_table_tells_of_shots_that_come_twice():
+    text = results.table({'teacher': ROW | {'shots': 4, 'repeated': 0.25}})
+    assert (
+        text.splitlines()[-1]
+        == '  of identities with few images some shots come twice: 25.0 % of sets'
+    )
+
+
+def test_a_table_tells_where_the_own_camera_may_answer():
+    kept = ROW | {'same_camera': 'keep'}
+    other = kept | {'protocol': 'vehicleid 800'}
+    lines = results.table({'a': kept | {'also': [other]}}).splitlines()
+    assert lines[-1] == 'market: matches by the query’s own camera are not left out'
 
 
 def test_a_table_tells_of_an_image_shown_several_times():

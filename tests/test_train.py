@@ -11,11 +11,13 @@ import smoke
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_jax import checkpoints, evaluate, methods, runs, train
+from kd_jax.data.records import DataError
 from kd_jax.runs import RunError
 
 CONFIGS = sorted(path.stem for path in (smoke.ROOT / 'configs').glob('*_carousel.py'))
 SCORES = {'mAP', 'mAP_trapezoid', 'mINP', 'rank-1', 'rank-5', 'rank-10'}
-WORDS = {'protocol': 'market', 'quoted': 'mAP', 'also': []}
+WORDS = {'protocol': 'market', 'metric': 'cosine', 'same_camera': 'drop'}
+WORDS |= {'quoted': 'mAP', 'also': []}
 COUNTS = {'valid_queries': 24, 'queries': 24}
 
 
@@ -61,7 +63,7 @@ def test_a_smoke_run_ends_with_a_result(name):
     result = smoke.result(run)
     assert list(result) == [*config.teachers, 'student']
     for found in result.values():
-        assert set(found) == SCORES | set(COUNTS) | {'shots', 'shots_of', *WORDS}
+        assert set(found) == SCORES | set(COUNTS) | {'shots', 'shots_of', 'repeated', *WORDS}
         assert {key: found[key] for key in WORDS} == WORDS
         assert all(0 < found[score] < 1 for score in SCORES)
         assert {key: found[key] for key in COUNTS} == COUNTS
@@ -261,3 +263,18 @@ def test_a_teacher_that_was_trained_here_is_no_part_of_the_student(tmp_path):
     shutil.rmtree(run / 'teachers')
     assert_same(student_of(run), student_of(smoke.finished()))
     assert train.run(smoke.config(), run) == smoke.result(smoke.finished())
+
+
+def test_a_step_that_can_not_be_scored_is_kept(tmp_path, monkeypatch):
+    """As by an image that is damaged: nothing that was trained is lost."""
+
+    def damaged(*arguments, **options):
+        raise DataError('query/1.jpg: truncated')
+
+    config = smoke.config('supervised_carousel')
+    with monkeypatch.context() as patched, pytest.raises(DataError, match='truncated'):
+        patched.setattr(evaluate, 'score', damaged)
+        train.run(config, tmp_path)
+    assert steps_of(tmp_path)[-1] == 4  # the first that is scored
+    train.run(config, tmp_path)
+    assert smoke.result(tmp_path) == smoke.result(smoke.finished('supervised_carousel'))

@@ -51,6 +51,7 @@ def main() -> None:
     command.told(run, sys.argv[1:])
 
 
+@options.own_flags()
 def run(arguments: Sequence[str]) -> None:
     """Reads, prints and draws; exits with 1 if there are problems."""
     args = parsed(arguments)
@@ -69,17 +70,10 @@ def run(arguments: Sequence[str]) -> None:
     print('', of_images(source, bad), sep='\n')
     stops = spoiled(bad or {}) + findings.problems(source.train, source.tests())
     stops += findings.unanswered(queries)
-    doubts = warnings(source, set(rules.values()), args.shots) + findings.partly_answered(queries)
+    doubts = unpublished(source) + findings.warnings(source.train, args.shots)
+    doubts += findings.partly_answered(queries)
     print('', listed('problems', stops), '', listed('warnings', doubts), sep='\n')
     sys.exit(bool(stops))
-
-
-def warnings(source: Source, rules: set[str], shots: int) -> list[str]:
-    """What should be known of the data under these rules on cameras."""
-    found = unpublished(source) + findings.warnings(source.train, shots)
-    for rule in sorted(rules):
-        found += findings.found_themselves(source.tests(), rule)
-    return found
 
 
 def read_source(args: argparse.Namespace) -> Source:
@@ -133,13 +127,15 @@ def results(source: Source, rules: Mapping[str, str]) -> dict[str, Queries]:
     for protocol, (name, pair) in product(rules, full.items()):
         test, rule = items.together(*pair, source.tracklets), rules[protocol]
         for result, task in protocols.tasks_of(protocol, test, FRAMES, rule).items():
-            found[' '.join(filter(None, (protocol, name, result)))] = asked(task, rule)
+            found[' '.join(filter(None, (protocol, name, result)))] = asked(protocol, task, rule)
     return found
 
 
-def asked(task: Task, same_camera: str) -> Queries:
+def asked(protocol: str, task: Task, same_camera: str) -> Queries:
     """How many queries of a task have no match, and whether a single camera is why."""
     count = len(task.query.pids)
+    if protocol == 'vehicleid':  # an image of each vehicle is the gallery, and asks nothing
+        return Queries(count - len(np.unique(task.query.pids)), 0, 0)
     found = Queries(count, *tasks.unmatched(task, same_camera))
     cameras = np.union1d(task.query.cameras, task.gallery.cameras)
     if found.valid or len(cameras) > 1 or sum(tasks.unmatched(task, 'keep')) == count:

@@ -148,23 +148,6 @@ def warnings(train: Records, shots: int) -> list[str]:
     return found
 
 
-def found_themselves(tests: Tests, same_camera: str) -> list[str]:
-    """A message for each test set whose gallery has images of the queries that are no junk.
-
-    With `same_camera='drop'` those of known cameras are junk, and in a pool all are.
-    """
-    found = []
-    for name, (query, gallery) in tests.items():
-        kept = same_camera == 'keep' or (query.cameras < 0).any()
-        both = sorted(set(query.paths.tolist()) & set(gallery.paths.tolist())) if kept else []
-        if both and query is not gallery:
-            found.append(
-                f'{test_name(name, query, gallery)}: {some(both)} of the queries are in the '
-                'gallery too, where no rule on cameras leaves them out: each finds itself first'
-            )
-    return found
-
-
 def test_name(name: str, query: Records, gallery: Records) -> str:
     """What the queries of a test set are called among the splits."""
     return ('test' if query is gallery else 'query') + (f'_{name}' if name else '')

@@ -65,7 +65,8 @@ def read(*, root: str) -> Source:
             rows[split].append((posixpath.normpath(path), *row))
     splits = [*_records(rows['train']), *_records(rows['query'], rows['gallery'])]
     _check_splits(file, *splits)
-    return Source(*splits, opener(file.parent), file.parent)
+    known = all((records.tracklets >= 0).all() for records in splits)
+    return Source(*splits, opener(file.parent), file.parent, tracklets=known)
 
 
 def _existing(root: str) -> Path:

@@ -5,15 +5,30 @@ reader's `root` is left to the command, which knows what it calls that folder.
 """
 
 import argparse
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kd_jax import data
 from kd_jax.data.choices import shown
+from kd_jax.data.records import DataError
 
 PREFIX = 'reader_'  # of an option among the parsed arguments, lest it meet the command's own
 WORDS = {'true': True, 'false': False}
+
+
+@contextlib.contextmanager
+def own_flags() -> Iterator[None]:
+    """In the messages of errors, the flags of this command for those of `kd_jax.main`."""
+    try:
+        yield
+    except (DataError, ValueError) as error:
+        text = str(error).replace('--config.data.', '--').replace('--config.evaluate.', '--')
+        text = text.replace('evaluate.', '--')
+        if isinstance(error, DataError):
+            raise DataError(text) from error
+        raise ValueError(text) from error
 
 
 def named(arguments: Sequence[str] | None = None) -> str:

@@ -38,6 +38,7 @@ def main() -> None:
     command.told(run, sys.argv[1:])
 
 
+@options.own_flags()
 def run(arguments: Sequence[str]) -> None:
     """Prepares a data set, and prints what it holds and how to train from it."""
     args = parsed(arguments)

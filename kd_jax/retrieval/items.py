@@ -14,10 +14,12 @@ from kd_jax.data.records import Records, select
 class Items(NamedTuple):
     """Images that are embedded as one, a row of `rows` an item; the rest is of their first one.
 
+    `images` are the rows' numbers of images, equal where query and gallery have the same image.
     `groups` numbers items that rank as one, as near as the nearest of them; None for none.
     """
 
     rows: Int[np.ndarray, 'i n']
+    images: Int[np.ndarray, 'i n']
     pids: Int[np.ndarray, 'i']
     cameras: Int[np.ndarray, 'i']
     tracklets: Int[np.ndarray, 'i']
@@ -32,6 +34,7 @@ class Test(NamedTuple):
     """
 
     records: Records
+    images: Int[np.ndarray, 'n']
     queries: int
     pool: bool
     tracklets: bool
@@ -50,9 +53,23 @@ class Test(NamedTuple):
 def together(query: Records, gallery: Records, tracklets: bool = False) -> Test:
     """Query and gallery as one table."""
     if query is gallery:
-        return Test(query, len(query.pids), True, tracklets)
-    columns = (np.concatenate(pair) for pair in zip(query, gallery))
-    return Test(Records(*columns), len(query.pids), False, tracklets)
+        return Test(query, np.arange(len(query.pids)), len(query.pids), True, tracklets)
+    records = Records(*(np.concatenate(pair) for pair in zip(query, gallery)))
+    return Test(records, image_numbers(records), len(query.pids), False, tracklets)
+
+
+def image_numbers(records: Records) -> Int[np.ndarray, 'n']:
+    """A number for each image, equal for equal paths and for what is one sight in two folders.
+
+    That is the same name, identity, camera and frame, both known: VeRi-776's queries are in the
+    gallery too.
+    """
+    numbers: dict[tuple, int] = {}
+    keys = (
+        (path.rpartition('/')[2], pid, camera, frame) if min(camera, frame) >= 0 else (path,)
+        for path, pid, camera, _, frame in zip(*(column.tolist() for column in records))
+    )
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 def query_items(test: Test, kind: str, frames: int) -> Items:
@@ -111,7 +128,7 @@ def spread(rows: Int[np.ndarray, 'n'], frames: int) -> Int[np.ndarray, 'frames']
 
 def joined(first: Items, second: Items) -> Items:
     """The items of both."""
-    columns = (np.concatenate(pair) for pair in zip(first[:5], second[:5]))
+    columns = (np.concatenate(pair) for pair in zip(first[:6], second[:6]))
     return Items(*columns)
 
 
@@ -123,4 +140,4 @@ def _sets(test: Test, sets: list[np.ndarray], frames: int) -> Items:
 
 def _items(test: Test, rows: Int[np.ndarray, 'i n']) -> Items:
     """Items of the given rows, labelled as the first of each."""
-    return Items(rows, *select(test.records, rows[:, 0])[1:])
+    return Items(rows, test.images[rows], *select(test.records, rows[:, 0])[1:])

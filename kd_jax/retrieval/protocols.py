@@ -122,9 +122,13 @@ def _task(name: str, test: Test, asking: str, asked: str, frames: int) -> Task:
     """One ranking to be made."""
     query = items.query_items(test, asking, frames)
     gallery = items.gallery_items(test, asked, frames)
-    joining = items.query_items(test, 'tracklet', frames) if PROTOCOLS[name].joined else query
-    if not all(len(side.pids) for side in (query, gallery, joining)):
-        raise ValueError(f'protocol {name} ranks tracklets, but this data set knows of none')
+    for side, found in ('query', query), ('gallery', gallery):
+        if not len(found.pids):
+            raise ValueError(
+                f'protocol {name} ranks tracklets, but no {side} image has a known one'
+            )
     if PROTOCOLS[name].joined:
-        gallery = items.joined(joining, gallery)
+        if not test.tracklets:
+            raise ValueError(f'protocol {name} is for data sets that consist of tracklets')
+        gallery = items.joined(items.query_items(test, 'tracklet', frames), gallery)
     return Task(query, gallery, PROTOCOLS[name].junk(query, tasks.shown(gallery)))

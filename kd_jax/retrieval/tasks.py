@@ -38,14 +38,14 @@ def shown(gallery: Items) -> Items:
     if gallery.groups is None:
         return gallery
     first = np.unique(gallery.groups, return_index=True)[1]
-    return Items(*(column[first] for column in gallery[:5]))
+    return Items(*(column[first] for column in gallery[:6]))
 
 
 def itself(query: Items, gallery: Items) -> JunkRule:
     """An item is no match of one that shows an image of its own."""
 
     def junk(rows, columns):
-        pairs = query.rows[rows][:, :, None] == gallery.rows[columns][:, None, :]
+        pairs = query.images[rows][:, :, None] == gallery.images[columns][:, None, :]
         return pairs.any(axis=(1, 2))
 
     return junk
