@@ -272,9 +272,11 @@ def test_a_step_that_can_not_be_scored_is_kept(tmp_path, monkeypatch):
         raise DataError('query/1.jpg: truncated')
 
     config = smoke.config('supervised_carousel')
-    with monkeypatch.context() as patched, pytest.raises(DataError, match='truncated'):
-        patched.setattr(evaluate, 'score', damaged)
+    score = evaluate.score
+    monkeypatch.setattr(evaluate, 'score', damaged)
+    with pytest.raises(DataError, match='truncated'):
         train.run(config, tmp_path)
+    monkeypatch.setattr(evaluate, 'score', score)
     assert steps_of(tmp_path)[-1] == 4  # the first that is scored
     train.run(config, tmp_path)
     assert smoke.result(tmp_path) == smoke.result(smoke.finished('supervised_carousel'))
