@@ -79,7 +79,7 @@ def t_net(student: ConfigDict) -> ConfigDict:
     config = student.copy_and_resolve_references()
     config.seed = student.get_ref('seed')
     config.data = student.data
-    _same_network(config, student)
+    same_network(config, student)
     config.sampling.sets, config.sampling.shots = 4, student.sampling.get_ref('shots')
     config.method.update(reads='stacked', margin=_number(student.method.margin))
     config.evaluate.shots = student.sampling.get_ref('shots')
@@ -141,7 +141,7 @@ def smoke_umts(config: ConfigDict) -> ConfigDict:
     smoke(config)
     teacher = smoke(config.teachers.teacher)
     teacher.data, teacher.sampling.sets = config.data, 2
-    _same_network(teacher, config)
+    same_network(teacher, config)
     config.method.reductions = (1, 1, 1, 1, 1)
     return config
 
@@ -152,7 +152,7 @@ def check(variant: str, *known: str) -> None:
         raise ValueError(f'variant {variant!r}: choose one of {", ".join(("smoke", *known))}')
 
 
-def _same_network(teacher: ConfigDict, student: ConfigDict) -> None:
+def same_network(teacher: ConfigDict, student: ConfigDict) -> None:
     """The teacher's network follows the student's where nothing else is set for it."""
     for key in set(student.network) - {'inflate'}:
         value = student.network.get_ref(key)

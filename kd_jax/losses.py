@@ -72,3 +72,36 @@ def uncertain_regression(
     1, not Kendall and Gal's 1/2.
     """
     return 0.5 * jnp.exp(-log_variance) * regression(target, prediction) + log_variance
+
+
+def soft_target_kl(
+    teacher_logits: Float[Array, 'b c'], student_logits: Float[Array, 'b c'], temperature: float
+) -> Float[Array, 'b']:
+    """T² KL(softmax(teacher / T) ‖ softmax(student / T)), one value per example (VKD, L_KD)."""
+    log_teacher = jax.nn.log_softmax(teacher_logits / temperature, axis=-1)
+    log_student = jax.nn.log_softmax(student_logits / temperature, axis=-1)
+    divergence = jnp.exp(log_teacher) * (log_teacher - log_student)
+    return temperature**2 * divergence.sum(axis=-1)
+
+
+def squared_logit_difference(
+    teacher_logits: Float[Array, 'b c'], student_logits: Float[Array, 'b c']
+) -> Float[Array, 'b']:
+    """Mean over classes of the squared difference of logits (VKD's code, `logits_dist=mse`)."""
+    return jnp.square(student_logits - teacher_logits).mean(axis=-1)
+
+
+def distance_preservation(
+    teacher: Float[Array, 'b d_t'], student: Float[Array, 'b d_s'], axis_name: str | None = None
+) -> Float[Array, 'b']:
+    """How far the student's squared distances are from the teacher's (VKD, L_DP).
+
+    Half the mean over all others, the example itself among them, of the squared difference of
+    the squared Euclidean distances. With `axis_name` the others are those of all devices.
+    """
+    others = teacher, student
+    if axis_name is not None:
+        others = jax.lax.all_gather(others, axis_name, tiled=True)
+    pairs = zip((teacher, student), others)
+    of_teacher, of_student = (squared_distances(own, other) for own, other in pairs)
+    return 0.5 * jnp.square(of_student - of_teacher).mean(axis=-1)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 from jax.sharding import Mesh
@@ -187,7 +188,8 @@ def fit(
     teachers = parallel.replicate(teachers, mesh)
     state = create_state(method, tx, recipes.blank_batch(config), config.seed)
     with checkpoints.manager(workdir) as saved, contextlib.ExitStack() as opened:
-        state = parallel.replicate(restored(saved, state, config, dataset.classes), mesh)
+        state = restored(saved, state, config, dataset.classes, method, teachers)
+        state = parallel.replicate(state, mesh)
         start, summary = saved.latest_step() or 0, None
         log = Log(workdir, start, course.steps, plan(0).rows.size)
         opened.callback(log.close)
@@ -220,10 +222,22 @@ def _kept(saved: Any, number: int, state: TrainState):
         raise
 
 
-def restored(saved: Any, state: TrainState, config: ConfigDict, classes: int) -> TrainState:
+def restored(
+    saved: Any,
+    state: TrainState,
+    config: ConfigDict,
+    classes: int,
+    method: Method,
+    teachers: dict[str, Tree],
+) -> TrainState:
     """The state of the last checkpoint, or the given one with the weights that it starts from."""
     step = saved.latest_step()
     if step is None:
-        return state._replace(variables=recipes.started(config, classes, state.variables))
+        variables = recipes.started(config, classes, state.variables)
+        if method.start:
+            # Copies on the host: a student that is donated must share no buffer with its teacher.
+            given = jax.tree.map(np.array, jax.device_get((variables, teachers)))
+            variables = method.start(*given)
+        return state._replace(variables=variables)
     logging.info('going on from the checkpoint of step %d', step)
     return from_items(checkpoints.restore(saved, step, items(state)))

@@ -11,14 +11,15 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from configs import base
-from kd_jax import data, recipes, train
+from kd_jax import data, parallel, recipes, train
 from kd_jax.data import Dataset, Split
 from kd_jax.data.images import Pixels
 from kd_jax.data.records import Records
 from kd_jax.retrieval.protocols import PROTOCOLS
 
 FOLDER = Path(base.__file__).parent
-NAMES = sorted(path.stem for path in FOLDER.glob('*.py') if path.stem not in ('base', 'datasets'))
+SHARED = {'base', 'base_vkd', 'datasets'}
+NAMES = sorted({path.stem for path in FOLDER.glob('*.py')} - SHARED)
 # ml_collections' own way of opening a config file.
 LOADS_MODULES = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
 SUBTREES = sorted(recipes.KEYS - {'seed', 'teachers'})
@@ -119,7 +120,8 @@ def test_networks_read_their_images(case):
     for name, teacher in config.teachers.items():
         init = recipes.network(teacher, classes=20).init
         teachers[name] = jax.eval_shape(init, jax.random.key(0), recipes.blank_input(teacher))
-    jax.eval_shape(method.teach, teachers, batch)
+    teach = jax.vmap(method.teach, in_axes=None, axis_name=parallel.AXIS, axis_size=1)
+    jax.eval_shape(teach, teachers, batch)
     vectors = jax.eval_shape(method.embed, variables, batch.images)
     assert vectors.shape[0] == 1
 

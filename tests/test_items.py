@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kd_jax.data import sampling
 from kd_jax.data.records import from_rows
 from kd_jax.retrieval import items
 
@@ -102,7 +103,7 @@ def test_without_known_tracklets_there_are_no_items():
     ],
 )
 def test_the_first_frame_of_each_chunk(count, frames, expected):
-    assert items.spread(np.arange(count), frames).tolist() == expected
+    assert sampling.spread(np.arange(count), frames).tolist() == expected
 
 
 def test_the_queries_join_the_gallery_first():

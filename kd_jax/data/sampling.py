@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt32
 
-VIEWS = ('any', 'camera', 'tracklet')
+VIEWS = ('any', 'camera', 'tracklet', 'multiview', 'chunk', 'temporal', 'random')
+OF_TRACKLETS = VIEWS[3:]  # drawn tracklet by tracklet, as VKD's code does
 
 
 class Index(NamedTuple):
@@ -96,9 +97,20 @@ def _rng(seed: int, counter: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, counter]))
 
 
+def spread(rows: Int[np.ndarray, 'n'], count: int) -> Int[np.ndarray, 'count']:
+    """The first frame of each of `count` chunks of a tracklet, its last one repeated if short.
+
+    As VKD's code samples test frames: chunks of ceil(n / count), and past the end the last.
+    """
+    step = -(-len(rows) // count)
+    return rows[np.minimum(np.arange(count) * step, len(rows) - 1)]
+
+
 def _sets_of(index, identity, sets, shots, views, rng) -> np.ndarray:
     """The sets of one identity, int[sets, shots]."""
     pool = index.order[index.starts[identity] : index.starts[identity + 1]]
+    if views in OF_TRACKLETS:
+        return _tracklet_sets(pool, index.groups['tracklet'][pool], sets, shots, views, rng)
     anchors = rng.permutation(pool)[:sets]
     if len(anchors) < sets:
         anchors = np.concatenate([anchors, rng.choice(pool, sets - len(anchors))])
@@ -123,3 +135,32 @@ def _repeats(groups: np.ndarray) -> np.ndarray:
     count = np.empty(len(groups), np.int64)
     count[order] = np.arange(len(groups)) - np.searchsorted(groups[order], groups[order])
     return count
+
+
+def _tracklet_sets(pool, tracklets, sets, shots, views, rng) -> np.ndarray:
+    """Sets of frames of tracklets, int[sets, shots]; the pool's rows are in the order of time."""
+    of_each = [pool[tracklets == number] for number in np.unique(tracklets)]
+    if views == 'multiview':
+        return np.stack([_multiview(of_each, shots, rng) for _ in range(sets)])
+    chosen = rng.permutation(len(of_each))[:sets]
+    if len(chosen) < sets:
+        chosen = np.concatenate([chosen, rng.choice(len(of_each), sets - len(chosen))])
+    return np.stack([_frames(of_each[number], shots, views, rng) for number in chosen])
+
+
+def _multiview(of_each, shots, rng) -> np.ndarray:
+    """A random frame of each tracklet in turn, in a random order."""
+    order = np.resize(rng.permutation(len(of_each)), shots)
+    return np.array([rng.choice(of_each[number]) for number in order])
+
+
+def _frames(rows, shots, views, rng) -> np.ndarray:
+    """Frames of one tracklet."""
+    if views == 'temporal' or (views == 'chunk' and len(rows) < shots):
+        return spread(rows, shots)
+    if views == 'chunk':
+        length = -(-len(rows) // shots)
+        places = np.arange(shots) * length + rng.integers(length, size=shots)
+        return rows[np.minimum(places, len(rows) - 1)]
+    missing = max(0, shots - len(rows))
+    return np.concatenate([rng.permutation(rows)[:shots], rng.choice(rows, missing)])

@@ -23,7 +23,7 @@ class Losses(NamedTuple):
 
 
 class Method(NamedTuple):
-    """Four pure functions, and the parameters that are never updated.
+    """Four pure functions, where a fresh run starts, and the parameters that are never updated.
 
     `init(rng, batch) -> variables`: {'params': {'student': …, 'heads': …}, 'batch_stats': …}.
     `teach(teachers, batch) -> targets`: the frozen forward, outside the gradient; () without.
@@ -32,6 +32,7 @@ class Method(NamedTuple):
     only the student's variables.
     `frozen` are prefixes of parameter paths whose update is masked (a stop_gradient alone would
     leave weight decay at work, which Adam scales up to full steps).
+    `start(variables, teachers) -> variables`: what a fresh run starts from; as given without it.
     """
 
     init: Callable[..., Tree]
@@ -39,6 +40,7 @@ class Method(NamedTuple):
     loss: Callable[..., Losses]
     embed: Callable[..., jax.Array]
     frozen: tuple[str, ...] = ()
+    start: Callable[..., Tree] | None = None
 
 
 def load(name: str) -> Callable[..., Method]:

@@ -18,7 +18,7 @@ FEATURES = ('embedding', 'neck')
 
 
 class Objective(NamedTuple):
-    """The re-ID loss: cross-entropy with label smoothing + weighted batch-hard triplet.
+    """The re-ID loss: weighted cross-entropy with label smoothing + weighted batch-hard triplet.
 
     `margin=None` is the soft margin log(1 + exp(·)).
     """
@@ -26,6 +26,7 @@ class Objective(NamedTuple):
     label_smoothing: float
     margin: float | None
     triplet_weight: float = 1.0
+    identity_weight: float = 1.0
 
 
 def make(
@@ -110,7 +111,8 @@ def terms(
         outputs.embedding, labels, objective.margin, axis_name
     ).mean()
     accuracy = jnp.mean(outputs.logits.argmax(axis=-1) == labels)
-    weighted = {'identity': identity.mean(), 'triplet': objective.triplet_weight * triplet}
+    weighted = {'identity': objective.identity_weight * identity.mean()}
+    weighted['triplet'] = objective.triplet_weight * triplet
     return weighted, {'accuracy': accuracy}
 
 

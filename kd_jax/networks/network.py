@@ -97,7 +97,8 @@ class Network(nn.Module, kw_only=True):
     LAST_STAGE: ClassVar[tuple[str, ...]]
 
     @nn.compact
-    def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Outputs:
+    def __call__(self, x: Float[Array, 'b h w c'], train: bool = False, sets: int = 0) -> Outputs:
+        """Outputs of every image, or, of so many `sets` of images, of the mean of each set's."""
         norm = partial(
             nn.BatchNorm,
             use_running_average=not train,
@@ -111,6 +112,8 @@ class Network(nn.Module, kw_only=True):
             x = self.stage(number, x, layers)
             stages.append(x)
         pooled = x.astype(jnp.float32).mean(axis=(1, 2))
+        if sets:
+            pooled = pooled.reshape(sets, -1, pooled.shape[-1]).mean(axis=1)
         neck = Neck(self.neck, self.neck_width, self.classes, norm, name='neck')
         return Outputs(tuple(stages), *neck(pooled))
 

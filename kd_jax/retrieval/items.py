@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from kd_jax.data.records import Records, select
+from kd_jax.data.sampling import spread
 
 
 class Items(NamedTuple):
@@ -115,15 +116,6 @@ def members(test: Test, rows: Int[np.ndarray, 'n']) -> dict[int, np.ndarray]:
     parts = dict(zip(numbers.tolist(), np.split(rows[order], starts[1:])))
     parts.pop(-1, None)
     return dict(sorted(parts.items(), key=lambda part: part[1][0]))
-
-
-def spread(rows: Int[np.ndarray, 'n'], frames: int) -> Int[np.ndarray, 'frames']:
-    """The first frame of each of `frames` chunks of a tracklet, its last one repeated if short.
-
-    As VKD's code samples test frames: chunks of ceil(n / frames), and past the end the last.
-    """
-    step = -(-len(rows) // frames)
-    return rows[np.minimum(np.arange(frames) * step, len(rows) - 1)]
 
 
 def joined(first: Items, second: Items) -> Items:

@@ -1,0 +1,110 @@
+"""What the vkd configs share: VKD's recipe, as its code runs it (Porrello et al., ECCV 2020)."""
+
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+class Plan(NamedTuple):
+    """How a teacher samples and for how long: an epoch shows every identity once.
+
+    `identities` × 4 sets of `shots` images; `boundaries` are epochs at which the learning rate
+    falls to a tenth; `classes` are the training identities.
+    """
+
+    identities: int
+    shots: int
+    boundaries: tuple[int, ...]
+    classes: int
+
+
+PLANS = {
+    'mars': Plan(8, 8, (100, 200), 625),
+    'duke_video_vkd': Plan(8, 8, (100, 200), 702),
+    'veri776_tracks': Plan(18, 1, (200, 250), 576),
+    'atrw_vkd': Plan(18, 1, (100, 200), 214),
+    'folder': Plan(8, 8, (100, 200), 0),
+}
+
+
+def teacher(dataset: str) -> ConfigDict:
+    """The teacher: soft-margin triplet and cross-entropy on sets, or on single images."""
+    plan, config = PLANS[dataset], recipe(base.supervised(dataset))
+    config.sampling.update(identities=plan.identities, sets=4, shots=plan.shots, views='chunk')
+    config.method.reads = 'mean'
+    config.optimizer.boundaries = plan.boundaries
+    config.train.update(epochs=300.0, steps_per_epoch=plan.classes // plan.identities)
+    return config
+
+
+def student(dataset: str) -> ConfigDict:
+    """The student, with its teacher's run in it: 12 identities × 4 sets of 8 views, of which 2."""
+    config, plan = recipe(base.supervised(dataset)), PLANS[dataset]
+    config.sampling.update(identities=12, sets=4, shots=8, views='multiview')
+    config.optimizer.boundaries = (300, 450)
+    config.train.update(epochs=500.0, steps_per_epoch=plan.classes // 12)
+    return distilled(config, teacher(dataset))
+
+
+def recipe(config: ConfigDict) -> ConfigDict:
+    """Pre-BN features of a network without its last block's ReLUs, Adam 1e-4, no warm-up."""
+    height, width = config.data.height, config.data.width
+    config.augment.update(crop='pad', pad=10, crop_probability=1.0, erase_fill=(0.0,))
+    config.augment.erase_aspect = (0.3, 3.3) if height > width else (0.7, 1.4)
+    config.network.update(neck='bnneck', last_block_relu='code')
+    config.method.update(label_smoothing=0.0, margin=None, identity_weight=1.0)
+    config.optimizer.update(learning_rate=1e-4, weight_decay=1e-5, warmup='linear')
+    config.optimizer.update(warmup_epochs=0.0, factor=0.1)
+    config.train.evaluate_every = 50.0
+    config.evaluate.metric = 'cosine'
+    return config
+
+
+def distilled(config: ConfigDict, taught_by: ConfigDict) -> ConfigDict:
+    """The config as a student of VKD, with a teacher on its data, seed and network."""
+    objective = dict(config.method.items(preserve_field_references=True))
+    del objective['name'], objective['reads']
+    config.method = {'name': 'vkd', **objective, 'student_views': 2, 'set_logits': 'mean'}
+    config.method.update(teacher_batch_norm='batch', start='teacher')
+    config.method.update(logits='kl', temperature=10.0, logits_weight=0.1, distance_weight=1e-4)
+    config.teachers.teacher = taught_by
+    taught_by.seed, taught_by.data = config.get_ref('seed'), config.data
+    base.same_network(taught_by, config)
+    return config
+
+
+def small(dataset: str) -> ConfigDict:
+    """VKD at the size of `base.small`, its teacher trained on single images.
+
+    There the paper's α and β are too small to do anything, and a teacher that was trained on sets
+    of 8 views is worse than its student on single images.
+    """
+    config, by = (base.small(base.supervised(dataset)) for _ in range(2))
+    for one in (config, by):
+        one.method.update(label_smoothing=0.0, identity_weight=1.0)
+        one.train.update(epochs=10.0, steps_per_epoch=100)
+    config.sampling.update(identities=8, sets=4, shots=8, views='multiview')
+    distilled(config, by)
+    config.method.update(logits_weight=1.0, distance_weight=3e-3, teacher_batch_norm='running')
+    return config
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """`base.smoke` for student and teacher."""
+    by = config.teachers.teacher
+    base.smoke(config)
+    base.smoke(by)
+    by.data = config.data
+    base.same_network(by, config)
+    config.sampling.update(sets=2, shots=4)
+    by.sampling.update(sets=2)
+    return config
+
+
+def on(dataset: str, variant: str) -> ConfigDict:
+    """VKD on a data set, in its variant."""
+    base.check(variant)
+    config = student(dataset)
+    return smoke(config) if variant == 'smoke' else config

@@ -1,0 +1,18 @@
+"""VKD on the built-in data set.
+
+    python -m kd_jax.main --config=configs/vkd_carousel.py
+
+A teacher of single images that averages 8 views, and a student of 2, both a one-block ResNet of
+width 16; ranked image to image, image to tracklet and tracklet to tracklet.
+"""
+
+from configs import base, base_vkd
+
+
+def get_config(variant: str = ''):
+    base.check(variant)
+    config = base_vkd.small('carousel')
+    for one in (config, config.teachers.teacher):
+        one.data.update(height=48, width=24, feed='device')
+        one.evaluate.protocol = 'market,i2v,v2v'
+    return base_vkd.smoke(config) if variant == 'smoke' else config

@@ -1,0 +1,203 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import smoke
+
+from kd_jax import losses, methods, parallel, recipes, train, trees, views
+from kd_jax.methods import supervised, vkd
+from kd_jax.views import Batch
+
+OPTIONS = {'student_views': 2, 'set_logits': 'mean', 'teacher_batch_norm': 'running'}
+OPTIONS |= {'start': 'teacher', 'feature': 'embedding', 'logits': 'kl', 'temperature': 10.0}
+OPTIONS |= {'logits_weight': 0.5, 'distance_weight': 0.25, 'label_smoothing': 0.0, 'margin': None}
+
+
+def networks():
+    """A student and its teacher on one device, and their variables, different ones."""
+    config = smoke.config('vkd_carousel')
+    network = recipes.network(config, classes=8).clone(axis_name=None)
+    images = jnp.zeros((1, 32, 16, 3))
+    return network, *(jax.jit(network.init)(jax.random.key(k), images) for k in (1, 2))
+
+
+NETWORK, OWN, TAUGHT = networks()
+
+
+def batch(sets=4, shots=4):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(sets, shots, 32, 16, 3)), jnp.float32)
+    labels = jnp.asarray(np.repeat(np.arange(sets // 2), 2), jnp.int32)
+    keys = jnp.asarray(rng.integers(2**32, size=(sets, shots)), jnp.uint32)
+    return Batch(images, labels, jnp.zeros((sets, shots), jnp.int32), keys)
+
+
+def made(**options):
+    return vkd.make(NETWORK, {'teacher': NETWORK}, **OPTIONS | options)
+
+
+@functools.cache
+def ran(**options):
+    """Targets and losses of a method on the batch."""
+    method = made(**options)
+
+    def both(own, taught):
+        targets = method.teach({'teacher': taught}, batch())
+        return targets, method.loss(trees.join(student=own), targets, batch(), None, 0.0)
+
+    return jax.jit(both)(OWN, TAUGHT)
+
+
+def test_the_objective_is_the_weighted_sum_of_its_terms():
+    """From the outputs of every image, apart."""
+    targets, found = ran()
+    whole = batch()
+    seen = vkd.some_views(whole, 2)
+    rows = {}
+    for name, variables, images, mode in (
+        ('teacher', TAUGHT, whole.images, False),
+        ('student', OWN, seen.images, True),
+    ):
+        outputs, _ = jax.jit(NETWORK.apply, static_argnames=('train', 'mutable'))(
+            variables, views.singles(images), train=mode, mutable=('batch_stats',)
+        )
+        shape = images.shape[:2]
+        rows[name] = [x.reshape(*shape, -1).mean(axis=1) for x in outputs[1:]]
+    np.testing.assert_allclose(targets.embedding, rows['teacher'][0], rtol=1e-5, atol=1e-6)
+    (t_embedding, _, t_logits), (embedding, _, logits) = rows['teacher'], rows['student']
+    expected = {
+        'identity': losses.cross_entropy(logits, whole.labels).mean(),
+        'triplet': losses.batch_hard_triplet(embedding, whole.labels).mean(),
+        'logits': 0.5 * losses.soft_target_kl(t_logits, logits, 10.0).mean(),
+        'distances': 0.25 * losses.distance_preservation(t_embedding, embedding).mean(),
+    }
+    assert set(found.terms) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found.terms[name], value, rtol=2e-4, atol=1e-7, err_msg=name)
+
+
+def test_weights_switch_terms_off():
+    weights = {'logits_weight': 0.0, 'distance_weight': 0.0, 'triplet_weight': 0.0}
+    terms = ran(**weights, identity_weight=0.0)[1].terms
+    assert {name: float(value) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
+
+
+def test_squared_logits_have_no_temperature():
+    one, other = (ran(logits='mse', temperature=t)[1].terms['logits'] for t in (1.0, 10.0))
+    assert one == other != ran()[1].terms['logits']
+
+
+def test_the_teacher_normalises_by_its_batch_or_its_running_statistics():
+    running, by_batch = (ran(teacher_batch_norm=kind)[0] for kind in ('running', 'batch'))
+    assert not np.allclose(running.logits, by_batch.logits, atol=1e-4)
+    changed = jax.tree.map(lambda leaf: leaf + 1.0, TAUGHT['batch_stats'])
+    method = made(teacher_batch_norm='batch')
+    again = jax.jit(method.teach)({'teacher': {**TAUGHT, 'batch_stats': changed}}, batch())
+    np.testing.assert_allclose(again.logits, by_batch.logits, rtol=1e-5, atol=1e-6)
+
+
+def test_logits_of_the_mean_are_the_mean_of_logits_where_nothing_is_trained():
+    """The head is affine with running statistics; with those of a batch it is not."""
+    mean, of_mean = (ran(set_logits=kind) for kind in ('mean', 'of_mean'))
+    np.testing.assert_allclose(mean[0].logits, of_mean[0].logits, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(mean[0].embedding, of_mean[0].embedding, rtol=1e-5, atol=1e-6)
+    assert mean[1].terms['identity'] != of_mean[1].terms['identity']
+
+
+def test_views_are_drawn_by_their_keys():
+    whole = batch()
+    some = vkd.some_views(whole, 3)
+    assert some.images.shape == (4, 3, 32, 16, 3)
+    for place in range(4):
+        order = np.argsort(whole.keys[place])[:3]
+        np.testing.assert_array_equal(some.images[place], whole.images[place][order])
+        np.testing.assert_array_equal(some.keys[place], whole.keys[place][order])
+    with pytest.raises(ValueError, match=r'student_views=5, but a set has sampling\.shots=4'):
+        vkd.some_views(whole, 5)
+
+
+def test_every_view_is_as_likely():
+    keys = jnp.asarray(np.random.default_rng(0).integers(2**32, size=(4000, 4)), jnp.uint32)
+    numbers = jnp.broadcast_to(jnp.arange(4)[None, :, None, None, None], (4000, 4, 1, 1, 1))
+    drawn = Batch(numbers, jnp.zeros(4000, jnp.int32), jnp.zeros((4000, 4), jnp.int32), keys)
+    shown = np.asarray(vkd.some_views(drawn, 2).images).reshape(-1, 2)
+    assert (shown[:, 0] != shown[:, 1]).all()
+    assert (np.abs(np.bincount(shown.ravel()) / 2000 - 1) < 0.1).all()
+
+
+def test_a_student_starts_from_its_teacher_but_for_head_and_last_stage():
+    start = made().start
+    found = start(trees.join(student=OWN), {'teacher': TAUGHT})
+    for name, leaf in trees.named(trees.part(found, 'student')).items():
+        fresh = '/neck/' in name or '/layer4' in name
+        source = trees.named(OWN if fresh else TAUGHT)
+        np.testing.assert_array_equal(leaf, source[name], err_msg=name)
+    assert made(start='scratch').start is None
+
+
+def test_a_student_may_start_from_another_run():
+    networks = {'teacher': NETWORK.clone(width=8), 'start': NETWORK}
+    start = vkd.make(NETWORK, networks, **OPTIONS).start
+    found = start(trees.join(student=OWN), {'teacher': {}, 'start': TAUGHT})
+    first = 'params/student/conv1/kernel'
+    np.testing.assert_array_equal(trees.named(found)[first], TAUGHT['params']['conv1']['kernel'])
+
+
+def test_a_student_of_another_network_can_not_start_from_its_teacher():
+    wider = NETWORK.clone(width=8)
+    given = jax.eval_shape(wider.init, jax.random.key(0), jnp.zeros((1, 32, 16, 3)))
+    with pytest.raises(ValueError, match=r'another network .* method\.start=scratch'):
+        made().start(trees.join(student=OWN), {'teacher': given})
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'logits': 'kd'}, r"method\.logits='kd': choose one of kl, mse"),
+        ({'set_logits': 'sum'}, r"method\.set_logits='sum'"),
+        ({'teacher_batch_norm': 'none'}, r"method\.teacher_batch_norm='none'"),
+        ({'start': 'imagenet'}, r"method\.start='imagenet'"),
+        ({'student_views': 0}, r'method\.student_views=0'),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        made(**options)
+
+
+@pytest.mark.parametrize('names', [(), ('teachers',), ('teacher', 'other')])
+def test_its_teachers(names):
+    with pytest.raises(ValueError, match=r'method vkd needs config\.teachers\.teacher'):
+        vkd.make(NETWORK, dict.fromkeys(names, NETWORK), **OPTIONS)
+
+
+def test_one_device_is_four_devices():
+    """With the teacher's statistics those of its batch, and SGD."""
+    config = smoke.config('vkd_carousel')
+    config.optimizer.update(name='sgd', warmup_epochs=0.0)
+    config.method.teacher_batch_norm = 'batch'
+    student = recipes.network(config, classes=8)
+    method = recipes.method(config, student, {'teacher': student})
+    pixels = np.random.default_rng(3).integers(0, 256, (4, 4, 32, 16, 3), np.uint8)
+    raw = batch()._replace(images=jnp.asarray(pixels))
+    ends = []
+    for count in (1, 4):
+        mesh = parallel.mesh(jax.devices()[:count])
+        tx = train.optimizers.create(epochs=1.0, steps_per_epoch=4, **config.optimizer)
+        step = train.make_train_step(
+            method, recipes.augmentation(config), tx, mesh, seed=0, steps=4
+        )
+        state = train.create_state(method, tx, recipes.blank_batch(config), 0)
+        state = parallel.replicate(state, mesh)
+        teachers = parallel.replicate({'teacher': TAUGHT}, mesh)
+        state, metrics = step(state, teachers, parallel.shard(raw, mesh))
+        ends.append((jax.device_get(state.variables), jax.device_get(metrics)))
+    for one, four in zip(jax.tree.leaves(ends[0]), jax.tree.leaves(ends[1])):
+        np.testing.assert_allclose(one, four, rtol=2e-4, atol=2e-5)
+
+
+def test_methods_finds_it():
+    assert methods.load('vkd') is vkd.make
+    assert supervised.Objective(0.0, None).identity_weight == 1.0
