@@ -83,8 +83,8 @@ def test_gradients():
 def test_what_agrees_costs_nothing(loss):
     same = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
     value, gradient = of_student(loss, same, same)
-    np.testing.assert_allclose(value, 0, atol=1e-6)
-    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+    np.testing.assert_allclose(value, 0, atol=1e-4)  # T² is 400, times what rounds
+    np.testing.assert_allclose(gradient, 0, atol=1e-5)
 
 
 @pytest.mark.parametrize('scale', [0.0, 1e-20, 1e4])
