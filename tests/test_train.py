@@ -64,7 +64,9 @@ def test_a_smoke_run_ends_with_a_result(name):
     assert list(result) == [*config.teachers, 'student']
     for found in result.values():
         assert set(found) == SCORES | set(COUNTS) | {'shots', 'shots_of', 'repeated', *WORDS}
-        assert {key: found[key] for key in WORDS} == WORDS
+        assert {key: found[key] for key in WORDS if key != 'also'} | {'also': []} == WORDS
+        others = [one['protocol'] for one in found['also']]
+        assert others == config.evaluate.protocol.split(',')[1:]
         assert all(0 < found[score] < 1 for score in SCORES)
         assert {key: found[key] for key in COUNTS} == COUNTS
     assert result['student']['shots_of'] == 'identity'
