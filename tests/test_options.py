@@ -7,6 +7,7 @@ import pytest
 
 from kd_jax import data
 from kd_jax.data import check, options
+from kd_jax.data.records import DataError
 
 
 def read(*, root, detected=False, flip=True, camera=3, ratio=0.5, release='v1', sizes=(800, 1600)):
@@ -118,3 +119,12 @@ def test_options_of_every_reader_stand_beside_those_of_the_command(name):
     root = ['--root=x'] if options.needs_root(name) else []
     args = check.parsed([f'--dataset={name}', *root])
     assert options.reader_options(args, name) == options.reader_defaults(name)
+
+
+@pytest.mark.parametrize('kind', [DataError, ValueError])
+def test_remedies_name_the_flags_of_the_command(kind):
+    """And leave alone what only looks like one."""
+    text = 'evaluate.csv: set --config.data.version=v2, evaluate.protocol or --config.evaluate.'
+    with pytest.raises(kind) as told, options.own_flags():
+        raise kind(f'{text}same_camera=keep')
+    assert str(told.value) == ('evaluate.csv: set --version=v2, --protocol or --same_camera=keep')

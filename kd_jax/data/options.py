@@ -7,6 +7,7 @@ reader's `root` is left to the command, which knows what it calls that folder.
 import argparse
 import contextlib
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,8 +25,8 @@ def own_flags() -> Iterator[None]:
     try:
         yield
     except (DataError, ValueError) as error:
-        text = str(error).replace('--config.data.', '--').replace('--config.evaluate.', '--')
-        text = text.replace('evaluate.', '--')
+        text = str(error).replace('--config.data.', '--')
+        text = re.sub(r'(--config\.|\b)evaluate\.(protocol|same_camera)\b', r'--\2', text)
         if isinstance(error, DataError):
             raise DataError(text) from error
         raise ValueError(text) from error
