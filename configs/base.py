@@ -82,10 +82,8 @@ def t_net(student: ConfigDict) -> ConfigDict:
     same_network(config, student)
     config.sampling.sets, config.sampling.shots = 4, student.sampling.get_ref('shots')
     config.method.update(reads='stacked', margin=_number(student.method.margin))
+    same_evaluation(config, student)
     config.evaluate.shots = student.sampling.get_ref('shots')
-    for key in ('protocol', 'metric', 'same_camera', 'shots_of'):
-        config.evaluate[key] = student.evaluate.get_ref(key) + ''
-    config.evaluate.frames = 1 * student.evaluate.get_ref('frames')
     config.train.epochs = 1 * student.train.get_ref('epochs')
     return config
 
@@ -150,6 +148,13 @@ def check(variant: str, *known: str) -> None:
     """Raise ValueError for a variant that a config does not have."""
     if variant not in ('', 'smoke', *known):
         raise ValueError(f'variant {variant!r}: choose one of {", ".join(("smoke", *known))}')
+
+
+def same_evaluation(teacher: ConfigDict, student: ConfigDict) -> None:
+    """The teacher is ranked as the student is, where nothing else is set for it."""
+    for key in ('protocol', 'metric', 'same_camera', 'shots_of'):
+        teacher.evaluate[key] = student.evaluate.get_ref(key) + ''
+    teacher.evaluate.frames = 1 * student.evaluate.get_ref('frames')
 
 
 def same_network(teacher: ConfigDict, student: ConfigDict) -> None:

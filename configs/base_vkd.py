@@ -69,9 +69,11 @@ def distilled(config: ConfigDict, taught_by: ConfigDict) -> ConfigDict:
     config.method = {'name': 'vkd', **objective, 'student_views': 2, 'set_logits': 'mean'}
     config.method.update(teacher_batch_norm='batch', start='teacher')
     config.method.update(logits='kl', temperature=10.0, logits_weight=0.1, distance_weight=1e-4)
+    config.generations = 1
     config.teachers.teacher = taught_by
     taught_by.seed, taught_by.data = config.get_ref('seed'), config.data
     base.same_network(taught_by, config)
+    base.same_evaluation(taught_by, config)
     return config
 
 
@@ -88,6 +90,7 @@ def small(dataset: str) -> ConfigDict:
     config.sampling.update(identities=8, sets=4, shots=8, views='multiview')
     distilled(config, by)
     config.method.update(logits_weight=1.0, distance_weight=3e-3, teacher_batch_norm='running')
+    config.evaluate.update(protocol='market,i2v,v2v', frames=4)
     return config
 
 

@@ -32,7 +32,7 @@ SETTINGS = {
     'carousel': Setting(
         'carousel', options={'seed': 0, 'train_identities': 256, 'test_identities': 64}
     ),
-    'folder': Setting('folder', options={'root': ''}),
+    'folder': Setting('folder', options={'root': '', 'sequences': True}),
     'manifest': Setting('manifest', options={'root': ''}),
     'market1501': Setting('market1501', options={'root': '', 'distractors_500k': False}),
     'dukemtmc': Setting('dukemtmc', options={'root': ''}),

@@ -12,7 +12,5 @@ from configs import base, base_vkd
 def get_config(variant: str = ''):
     base.check(variant)
     config = base_vkd.small('carousel')
-    for one in (config, config.teachers.teacher):
-        one.data.update(height=48, width=24, feed='device')
-        one.evaluate.protocol = 'market,i2v,v2v'
+    config.data.update(height=48, width=24, feed='device')
     return base_vkd.smoke(config) if variant == 'smoke' else config

@@ -13,8 +13,6 @@ def get_config(variant: str = ''):
     base.check(variant, 'tiny')
     if variant == 'tiny':
         config = base_vkd.small('folder')
-        for one in (config, config.teachers.teacher):
-            one.data.update(height=32, width=32, channels=1, feed='device')
-            one.evaluate.protocol = 'market,i2v,v2v'
+        config.data.update(height=32, width=32, channels=1, feed='device')
         return config
     return base_vkd.on('folder', variant)

@@ -11,28 +11,41 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import flags, logging
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from kd_jax import command, data, runs, train
+from kd_jax.methods import supervised
 
 SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds, separated by commas.')
 ONLY = flags.DEFINE_list('rows', [], 'Only these rows of the table; all without it.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where the runs go.', required=True)
-CONFIG = config_flags.DEFINE_config_file('config', None, 'A umts config.')
+CONFIG = config_flags.DEFINE_config_file('config', None, 'The config that the rows change.')
 
 Row = Callable[[ConfigDict], ConfigDict]
 Table = dict[str, dict[int, dict]]  # row -> seed -> summary of its student
+Paper = dict[str, dict[str, tuple[str, ...]]]  # ranking -> row -> what the paper says
 
 
 def supervised_of(config: ConfigDict) -> ConfigDict:
-    """The same student, data and schedule without distillation."""
+    """The same student, data and schedule without distillation, on single images."""
     plain = config.copy_and_resolve_references()
-    kept = ('feature', 'label_smoothing', 'margin')
+    kept = set(config.method) & {'feature', *supervised.Objective._fields}
     objective = {key: config.method[key] for key in kept}
     plain.method = ConfigDict({'name': 'supervised', 'reads': 'singles', **objective})
     plain.teachers = {}
     return plain
+
+
+def taught_by(row: str, config: ConfigDict, workdir: Path) -> ConfigDict:
+    """The config with the network of another row, of the same seed, as its teacher."""
+    config.teachers = {'teacher': str(run_of(row, config.seed, workdir))}
+    return config
+
+
+def run_of(row: str, seed: int, workdir: Path) -> Path:
+    """Where a row is trained."""
+    return workdir / f'seed{seed}' / slug(row)
 
 
 def run(rows: dict[str, Row], workdir: Path) -> Table:
@@ -46,16 +59,16 @@ def run(rows: dict[str, Row], workdir: Path) -> Table:
             config.seed = seed
             if config.teachers:
                 config.teachers.teacher.seed = seed
-            found[name][seed] = trained(row(config), workdir / f'seed{seed}' / slug(name), dataset)
+            found[name][seed] = trained(row(config), run_of(name, seed, workdir), dataset)
             write(found, workdir)
     return found
 
 
 def chosen(rows: dict[str, Row]) -> dict[str, Row]:
-    """The rows that --rows names, all without it; ValueError naming the rows there are."""
+    """The rows that --rows names, all without it; UsageError naming the rows there are."""
     unknown = set(ONLY.value) - set(rows)
     if unknown:
-        raise ValueError(f'--rows: no {sorted(unknown)}; the rows are {", ".join(rows)}')
+        raise app.UsageError(f'--rows: no {sorted(unknown)}; the rows are {", ".join(rows)}')
     return {name: rows[name] for name in rows if not ONLY.value or name in ONLY.value}
 
 
@@ -86,9 +99,12 @@ def write(found: Table, workdir: Path) -> None:
     runs.write_json(path, kept)
 
 
-def text(found: Table, baseline: str, heading: str, paper: dict[str, tuple]) -> str:
-    """A Markdown table for each ranking: mean ± std over seeds, and the paired gain in mAP."""
-    tables = [of_ranking(ranked, baseline, heading, paper) for ranked in rankings(found)]
+def text(found: Table, baselines: tuple[str, ...], heading: str, paper: Paper) -> str:
+    """A Markdown table for each ranking: mean ± std over seeds, and paired gains in mAP.
+
+    `paper` has what the paper gives for each row by ranking, or by 'any'; `heading` says of what.
+    """
+    tables = [of_ranking(ranked, baselines, heading, paper) for ranked in rankings(found)]
     return '\n\n'.join(tables)
 
 
@@ -108,16 +124,18 @@ def rankings(found: Table) -> list[Table]:
     ]
 
 
-def of_ranking(found: Table, baseline: str, heading: str, paper: dict[str, tuple]) -> str:
+def of_ranking(found: Table, baselines: tuple[str, ...], heading: str, paper: Paper) -> str:
     """The Markdown table of one ranking, which is named in its head."""
     protocol = next(summary['protocol'] for seeds in found.values() for summary in seeds.values())
-    head = [protocol, 'seeds', 'mAP', 'rank-1', f'mAP − {baseline}, paired', f'paper: {heading}']
+    told = next((paper[word] for word in (*protocol.split(), 'any') if word in paper), {})
+    gains = [f'mAP − {name}, paired' for name in baselines]
+    head = [protocol, 'seeds', 'mAP', 'rank-1', *gains, *[f'paper: {heading}'] * bool(told)]
     lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     for name, seeds in found.items():
         columns = [quoted(s) for s in seeds.values()], [s['rank-1'] for s in seeds.values()]
         cells = [name, str(len(seeds)), *map(spread, columns)]
-        cells.append(gain(seeds, found.get(baseline, {})))
-        cells.append(' / '.join(paper.get(name, ('–',))))
+        cells += [gain(seeds, found.get(base, {})) if base != name else '' for base in baselines]
+        cells += [' / '.join(told.get(name, ('–',)))] * bool(told)
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 

@@ -38,9 +38,8 @@ def t_net(config: ConfigDict) -> ConfigDict:
 
 def student(config: ConfigDict, workdir: Path, **method) -> ConfigDict:
     """The student with some of method's options changed, taught by the seed's T-net."""
-    config.teachers = {'teacher': str(workdir / f'seed{config.seed}' / rows.slug('T-net'))}
     config.method.update(method)
-    return config
+    return rows.taught_by('T-net', config, workdir)
 
 
 def one_shot_net(config: ConfigDict) -> ConfigDict:
@@ -51,9 +50,8 @@ def one_shot_net(config: ConfigDict) -> ConfigDict:
 
 def single_shot(config: ConfigDict, workdir: Path) -> ConfigDict:
     """Each image regresses a single-image network's features of itself."""
-    config.teachers = {'teacher': str(workdir / f'seed{config.seed}' / rows.slug(ONE_SHOT))}
     config.method.teacher_reads = 'singles'
-    return config
+    return rows.taught_by(ONE_SHOT, config, workdir)
 
 
 def prototype(config: ConfigDict) -> ConfigDict:
@@ -91,7 +89,7 @@ def main(_):
     workdir = Path(rows.WORKDIR.value)
     found = rows.run(table(workdir), workdir)
     heading = 'CUHK03 (labeled) rank-1 / mAP / VeRi-776 rank-1 / mAP'
-    print(rows.text(found, BASELINE, heading, PAPER))
+    print(rows.text(found, (BASELINE,), heading, {'any': PAPER}))
 
 
 if __name__ == '__main__':

@@ -13,7 +13,18 @@ from absl import flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from kd_jax import checkpoints, command, data, embed, parallel, recipes, results, runs, trees
+from kd_jax import (
+    checkpoints,
+    command,
+    data,
+    embed,
+    lineage,
+    parallel,
+    recipes,
+    results,
+    runs,
+    trees,
+)
 from kd_jax.data import Dataset
 from kd_jax.retrieval import items, protocols
 from kd_jax.retrieval.protocols import PROTOCOLS
@@ -115,14 +126,19 @@ def run(path: Path, config: ConfigDict, which: str = 'last') -> dict[str, float]
     """
     runs.check_same(path, config, but=('data', 'evaluate', 'train', 'teachers'))
     restored = checkpoints.restore_network(path, which)
-    method = recipes.method(restored.config, restored.network, placeholders(restored))
-    recipes.check_size(str(path), restored.config, config)
+    lineage.check_size(str(path), restored.config, config)
     dataset = data.load(**config.data)
     check(restored.config, dataset, **config.evaluate)
     logging.info('step %d of %s on\n%s', restored.step, path, data.describe(dataset))
     mesh = parallel.mesh()
+    return score(*opened(restored, mesh), dataset, mesh, **config.evaluate)
+
+
+def opened(restored: checkpoints.Restored, mesh: Mesh) -> tuple[Callable, Tree]:
+    """A restored network as it embeds for `score`: an `embed.embedder` and its variables."""
+    method = recipes.method(restored.config, restored.network, placeholders(restored))
     variables = parallel.replicate(trees.join(student=restored.variables), mesh)
-    return score(embed.embedder(method, mesh), variables, dataset, mesh, **config.evaluate)
+    return embed.embedder(method, mesh), variables
 
 
 def placeholders(restored: checkpoints.Restored) -> dict:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -12,7 +11,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from kd_jax import methods, networks, parallel, runs, trees, views
+from kd_jax import methods, networks, parallel, trees, views
 from kd_jax.data import Dataset, augment, sampling
 from kd_jax.data.records import labels
 from kd_jax.methods import Method
@@ -32,21 +31,6 @@ KEYS = {
     'evaluate',
     'teachers',
 }
-
-
-class Teacher(NamedTuple):
-    """A teacher named by a config: its own config, and the run where it is or will be.
-
-    `given` says that the run was named by its path, else it is trained first.
-    """
-
-    config: ConfigDict
-    run: Path
-    given: bool
-
-    def network(self, classes: int) -> nn.Module:
-        """Its network; `classes` are those of the data it is trained on if it is trained first."""
-        return network(self.config, runs.classes_of(self.run) if self.given else classes)
 
 
 class Course(NamedTuple):
@@ -112,21 +96,6 @@ def method(config: ConfigDict, student: nn.Module, teachers: dict[str, nn.Module
     return methods.load(config.method.name)(student, teachers, axis_name=parallel.AXIS, **options)
 
 
-def teachers(config: ConfigDict, workdir: Path) -> dict[str, Teacher]:
-    """The teachers of a config: runs named by a path, or configs that train in `workdir`.
-
-    Raises RunError for a path that is no run and ValueError for a teacher that does not fit.
-    """
-    found = {}
-    for name, spec in config.teachers.items():
-        if isinstance(spec, str):
-            found[name] = Teacher(runs.config_of(Path(spec)), Path(spec), True)
-        else:
-            found[name] = Teacher(spec, workdir / 'teachers' / name, False)
-        _check_teacher(name, config, found[name])
-    return found
-
-
 def reads(config: ConfigDict) -> str:
     """How the student of a config reads a set: as its method says, or single images."""
     return config.method.reads if 'reads' in config.method else 'singles'
@@ -160,10 +129,8 @@ def plan(config: ConfigDict, dataset: Dataset) -> Callable[[int], sampling.Plan]
     index = sampling.index(labels(records), records.cameras, records.tracklets)
     sampling.check(index, **config.sampling)
     parallel.check_share(config.sampling.identities * config.sampling.sets, parallel.mesh())
-    shots = config.sampling.shots
-    short = sampling.short_identities(index, shots)
-    if short:
-        logging.info('%d identities have fewer than %d images: repeated', short, shots)
+    for shortage in sampling.shortages(index, **config.sampling):
+        logging.info(shortage)
     return partial(sampling.plan, index, config.seed, **config.sampling)
 
 
@@ -177,39 +144,7 @@ def course(config: ConfigDict, dataset: Dataset) -> Course:
 
 
 def check_keys(config: ConfigDict) -> None:
-    """Raise TypeError for a missing or surplus part of a config."""
-    wrong = set(config) ^ KEYS
+    """Raise TypeError for a missing or surplus part of a config; `generations` may be absent."""
+    wrong = set(config) - {'generations'} ^ KEYS
     if wrong:
         raise TypeError(f'config has parts {sorted(KEYS)}; missing or surplus: {sorted(wrong)}')
-
-
-def _check_teacher(name: str, config: ConfigDict, teacher: Teacher) -> None:
-    """A teacher has the student's images, and reads them as the student's method wants it to."""
-    label = f'teacher {name} ({teacher.run})'
-    check_size(label, teacher.config, config)
-    theirs, ours = runs.content(teacher.config), runs.content(config)
-    if theirs != ours:
-        raise ValueError(f'{label} was trained on {theirs}, but this config has {ours}')
-    made = reads(teacher.config)
-    if made == 'stacked':
-        _check_equal(label, 'sampling', 'shots', teacher.config, config)
-    wanted = config.method.teacher_reads if 'teacher_reads' in config.method else made
-    if (made == 'stacked') != (wanted == 'stacked'):
-        raise ValueError(
-            f'{label} was made with method.reads={made!r}, but this config has '
-            f'method.teacher_reads={wanted!r}'
-        )
-
-
-def check_size(label: str, theirs: ConfigDict, ours: ConfigDict) -> None:
-    """ValueError where a network was made for images of another size."""
-    for key in ('height', 'width', 'channels'):
-        _check_equal(label, 'data', key, theirs, ours)
-
-
-def _check_equal(label: str, part: str, key: str, theirs: ConfigDict, ours: ConfigDict) -> None:
-    if theirs[part][key] != ours[part][key]:
-        raise ValueError(
-            f'{label} was made for {part}.{key}={theirs[part][key]}, but this config has '
-            f'{part}.{key}={ours[part][key]}'
-        )

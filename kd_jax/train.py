@@ -14,8 +14,19 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kd_jax import checkpoints, data, embed, evaluate, optimizers, parallel, recipes, runs, trees
-from kd_jax.data import Dataset, pipeline, sampling
+from kd_jax import (
+    assembly,
+    checkpoints,
+    data,
+    embed,
+    evaluate,
+    lineage,
+    parallel,
+    recipes,
+    runs,
+    trees,
+)
+from kd_jax.data import Dataset, pipeline
 from kd_jax.logs import Log
 from kd_jax.methods import Method
 from kd_jax.trees import Tree
@@ -100,35 +111,6 @@ def from_items(found: dict[str, Any]) -> TrainState:
     return TrainState(training['step'], variables, training['optimizer'])
 
 
-class Parts(NamedTuple):
-    """All that a config describes, wired together, before anything is compiled."""
-
-    method: Method
-    augment: Callable
-    tx: optax.GradientTransformation
-    plan: Callable[[int], sampling.Plan]
-    course: recipes.Course
-
-
-def assemble(config: ConfigDict, dataset: Dataset, teachers: dict[str, recipes.Teacher]) -> Parts:
-    """Put every subtree of a config into the function it belongs to.
-
-    Raises TypeError for a misspelt key, ValueError for a value that can not be.
-    """
-    recipes.check_keys(config)
-    evaluate.check(config, dataset, **config.evaluate)
-    networks = {name: t.network(dataset.classes) for name, t in teachers.items()}
-    method = recipes.method(config, recipes.network(config, dataset.classes), networks)
-    plan, course = recipes.plan(config, dataset), recipes.course(config, dataset)
-    tx = optimizers.create(
-        epochs=course.epochs,
-        steps_per_epoch=course.steps_per_epoch,
-        frozen=method.frozen,
-        **config.optimizer,
-    )
-    return Parts(method, recipes.augmentation(config), tx, plan, course)
-
-
 def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None) -> dict[str, Any]:
     """Train a config in a run directory, its teachers first; go on where it stopped.
 
@@ -137,14 +119,9 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     such as weights of another network, FloatingPointError where a loss term is not finite.
     """
     workdir = Path(workdir)
-    teachers = recipes.teachers(config, workdir)
+    teachers = lineage.teachers(config, workdir)
     dataset = dataset or data.load(**config.data)
-    parts = assemble(config, dataset, teachers)
-    for teacher in teachers.values():
-        if not teacher.given:
-            assemble(teacher.config, dataset, recipes.teachers(teacher.config, teacher.run))
-            check_start(teacher.config, teacher.run, dataset)
-    check_start(config, workdir, dataset)
+    parts = assembly.ready(config, workdir, dataset)
     runs.start(workdir, config, {'classes': dataset.classes, 'data': dataset.fingerprint})
     finished = runs.result_of(workdir)
     if finished is not None:
@@ -160,13 +137,7 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     return results
 
 
-def check_start(config: ConfigDict, workdir: Path, dataset: Dataset) -> None:
-    """Check the file that a run starts from; one that goes on does not need it any more."""
-    if not (workdir / 'checkpoints').exists():
-        recipes.check_weights(config, dataset.classes)
-
-
-def taught(name: str, teacher: recipes.Teacher, dataset: Dataset) -> dict[str, float]:
+def taught(name: str, teacher: lineage.Teacher, dataset: Dataset) -> dict[str, float]:
     """The summary of a teacher: of the run that was named, or of one trained now."""
     if not teacher.given:
         return run(teacher.config, teacher.run, dataset)['student']
@@ -177,7 +148,11 @@ def taught(name: str, teacher: recipes.Teacher, dataset: Dataset) -> dict[str, f
 
 
 def fit(
-    config: ConfigDict, workdir: Path, dataset: Dataset, parts: Parts, teachers: dict[str, Tree]
+    config: ConfigDict,
+    workdir: Path,
+    dataset: Dataset,
+    parts: assembly.Parts,
+    teachers: dict[str, Tree],
 ) -> dict[str, float]:
     """The loop: train from the last checkpoint to the end; the summary of the last evaluation."""
     method, augment, tx, plan, course = parts

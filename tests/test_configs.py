@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from configs import base
-from kd_jax import data, parallel, recipes, train
+from kd_jax import assembly, data, lineage, parallel, recipes
 from kd_jax.data import Dataset, Split
 from kd_jax.data.images import Pixels
 from kd_jax.data.records import Records
@@ -63,7 +63,7 @@ def assemble(config):
         assemble(teacher)
     _check_data(**config.data)
     protocol = config.evaluate.protocol.split(',')[0] if 'evaluate' in config else 'market'
-    return train.assemble(config, fake(protocol), recipes.teachers(config, Path()))
+    return assembly.assemble(config, fake(protocol), lineage.teachers(config, Path()))
 
 
 def _check_data(**options):

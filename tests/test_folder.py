@@ -59,6 +59,29 @@ def test_tracklets_without_sequences_are_identity_and_camera(tmp_path):
     assert read_train(tmp_path, *names).tracklets.tolist() == [0, 0, 1, 2]
 
 
+def test_sequences_are_left_out_where_asked(tmp_path):
+    """A tracklet is all of an identity in one camera, its rows by the frames alone."""
+    names = '0002_c1s1_000030_01.jpg', '0002_c1s2_000004_01.jpg', '0002_c1s10_000200_01.jpg'
+    names += '0002_c2s1_000001_01.jpg', '0003_c1s1_000001_01.jpg', '0003_c1s2_000001_01.jpg'
+    root = plant(tmp_path, bounding_box_train=names)
+    together = folder.read(root=root, sequences=False)
+    assert together.train.tracklets.tolist() == [0, 0, 0, 1, 2, 2]
+    assert together.train.frames.tolist() == [4, 30, 200, 1, 1, 1]
+    order = [name.rpartition('/')[2] for name in together.train.paths]
+    assert order == [names[k] for k in (1, 0, 2, 3, 4, 5)]
+    apart = folder.read(root=root)
+    assert apart.train.tracklets.tolist() == [0, 1, 2, 3, 4, 5]
+    assert apart.train.frames.tolist() == [30, 4, 200, 1, 1, 1]
+
+
+def test_sequences_are_left_out_of_query_and_gallery(tmp_path):
+    names = [f'0001_c2s{s}_00000{frame}_00.jpg' for s, frame in ((1, 5), (2, 2))]
+    root = plant(tmp_path, query=names, bounding_box_test=('0001_c3s1_000001_00.jpg', *names))
+    for sequences, expected in ((False, ([0, 0], [0, 0, 1])), (True, ([0, 1], [0, 1, 2]))):
+        found = folder.read(root=root, sequences=sequences)
+        assert (found.query.tracklets.tolist(), found.gallery.tracklets.tolist()) == expected
+
+
 @pytest.mark.parametrize(
     ('name', 'expected'),
     [

@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
     {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
-    {'embed', 'logs'},
+    {'embed', 'lineage', 'logs'},
     {'evaluate'},
+    {'assembly'},
     {'train'},
     {'main'},
 ]

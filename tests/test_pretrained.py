@@ -264,20 +264,3 @@ def test_the_bias_of_a_bnneck_is_zero_or_refused(tmp_path):
     network = narrow('resnet10')
     state = in_torch(network, drawn(network)) | {'bottleneck.bias': np.array([0, 0, 0, 1e-3])}
     assert refusal(network, state, tmp_path) == ['  bottleneck.bias: surplus']
-
-
-# The last stage again.
-
-
-@pytest.mark.parametrize('name', CLASSES)
-def test_the_last_stage_is_taken_again(name, tmp_path):
-    """Of MobileNetV2 nothing, of DenseNet all but its last norm, as VKD's code does."""
-    network, stage = narrow(name), CLASSES[name][1]
-    variables, path = drawn(network), file_of(tmp_path, imagenet(network, CLASSES[name][0]))
-    found = pretrained.reinit(network, variables, path)
-    fresh = fresh_paths(found, variables)
-    prefixes = (f'params/{stage}', f'batch_stats/{stage}')
-    assert fresh == {p for p in trees.named(variables) if stage and p.startswith(prefixes)}
-    loaded, found = (trees.named(t) for t in (pretrained.load(network, variables, path), found))
-    for leaf in fresh:
-        np.testing.assert_array_equal(found[leaf], loaded[leaf])

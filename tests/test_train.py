@@ -158,9 +158,9 @@ def test_killed_before_the_result_was_written(tmp_path):
     assert smoke.written(run / 'teachers') == before
 
 
-def killed(run, event, pattern, count=1):
-    """Start the umts smoke run and kill it at an event; see killed.py."""
-    process = smoke.python('tests/killed.py', run, event, pattern, str(count))
+def killed(run, event, pattern, count=1, name='umts_carousel', changes=()):
+    """Start a config's smoke run and kill it at an event; see killed.py."""
+    process = smoke.python('tests/killed.py', name, run, event, pattern, str(count), *changes)
     ((code, _, errors),) = smoke.ended(process)
     assert code == -signal.SIGKILL, errors
 

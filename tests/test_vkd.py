@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import smoke
+from random_trees import random_init
 
 from kd_jax import losses, methods, parallel, recipes, train, trees, views
 from kd_jax.methods import supervised, vkd
@@ -38,35 +39,38 @@ def made(**options):
     return vkd.make(NETWORK, {'teacher': NETWORK}, **OPTIONS | options)
 
 
-@functools.cache
-def ran(**options):
-    """Targets and losses of a method on the batch."""
-    method = made(**options)
+def passed(method):
+    """Targets and losses of a method on the batch, from its student's and teacher's variables."""
 
     def both(own, taught):
         targets = method.teach({'teacher': taught}, batch())
         return targets, method.loss(trees.join(student=own), targets, batch(), None, 0.0)
 
-    return jax.jit(both)(OWN, TAUGHT)
+    return both
+
+
+@functools.cache
+def ran(**options):
+    """The same of the two networks, compiled once."""
+    return jax.jit(passed(made(**options)))(OWN, TAUGHT)
+
+
+def of_sets(network, variables, images, train):
+    """Embedding, neck and logits of every image, averaged over its set."""
+    outputs, _ = jax.jit(network.apply, static_argnames=('train', 'mutable'))(
+        variables, views.singles(images), train=train, mutable=('batch_stats',)
+    )
+    return [x.reshape(*images.shape[:2], -1).mean(axis=1) for x in outputs[1:]]
 
 
 def test_the_objective_is_the_weighted_sum_of_its_terms():
     """From the outputs of every image, apart."""
     targets, found = ran()
     whole = batch()
-    seen = vkd.some_views(whole, 2)
-    rows = {}
-    for name, variables, images, mode in (
-        ('teacher', TAUGHT, whole.images, False),
-        ('student', OWN, seen.images, True),
-    ):
-        outputs, _ = jax.jit(NETWORK.apply, static_argnames=('train', 'mutable'))(
-            variables, views.singles(images), train=mode, mutable=('batch_stats',)
-        )
-        shape = images.shape[:2]
-        rows[name] = [x.reshape(*shape, -1).mean(axis=1) for x in outputs[1:]]
-    np.testing.assert_allclose(targets.embedding, rows['teacher'][0], rtol=1e-5, atol=1e-6)
-    (t_embedding, _, t_logits), (embedding, _, logits) = rows['teacher'], rows['student']
+    taught = of_sets(NETWORK, TAUGHT, whole.images, False)
+    embedding, _, logits = of_sets(NETWORK, OWN, vkd.some_views(whole, 2).images, True)
+    np.testing.assert_allclose(targets.embedding, taught[0], rtol=1e-5, atol=1e-6)
+    t_embedding, _, t_logits = taught
     expected = {
         'identity': losses.cross_entropy(logits, whole.labels).mean(),
         'triplet': losses.batch_hard_triplet(embedding, whole.labels).mean(),
@@ -79,9 +83,43 @@ def test_the_objective_is_the_weighted_sum_of_its_terms():
 
 
 def test_weights_switch_terms_off():
+    """What is distilled is not computed then, so that nothing is told of the teacher's logits."""
     weights = {'logits_weight': 0.0, 'distance_weight': 0.0, 'triplet_weight': 0.0}
-    terms = ran(**weights, identity_weight=0.0)[1].terms
-    assert {name: float(value) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
+    found = ran(**weights, identity_weight=0.0)[1]
+    assert {name: float(value) for name, value in found.terms.items()} == {
+        'identity': 0.0,
+        'triplet': 0.0,
+    }
+    assert set(found.diagnostics) == {'accuracy'}
+    assert set(ran()[1].diagnostics) == {'accuracy', 'teacher_accuracy'}
+
+
+@pytest.mark.parametrize(
+    ('weight', 'left'), [('logits_weight', 'distances'), ('distance_weight', 'logits')]
+)
+def test_a_term_is_switched_off_alone(weight, left):
+    method = made(**{weight: 0.0})
+    found = jax.eval_shape(passed(method), OWN, TAUGHT)[1]
+    assert set(found.terms) == {'identity', 'triplet', left}
+    assert ('teacher_accuracy' in found.diagnostics) == (left == 'logits')
+
+
+def test_a_teacher_of_another_width():
+    """Distances are free of it: a double loop over those of both."""
+    other, whole = NETWORK.clone(width=8), batch()
+    taught = random_init(other.init, jnp.zeros((1, 32, 16, 3)))
+    method = vkd.make(NETWORK, {'teacher': other}, **OPTIONS)
+    targets, found = jax.jit(passed(method))(OWN, taught)
+    embeddings = [
+        np.float64(of_sets(NETWORK, OWN, vkd.some_views(whole, 2).images, True)[0]),
+        np.float64(of_sets(other, taught, whole.images, False)[0]),
+    ]
+    assert embeddings[0].shape[1] != embeddings[1].shape[1] == targets.embedding.shape[1]
+    pairs = list(np.ndindex(4, 4))
+    ours, theirs = (np.array([((x[i] - x[j]) ** 2).sum() for i, j in pairs]) for x in embeddings)
+    expected = 0.25 * 0.5 * ((ours - theirs) ** 2).mean()
+    np.testing.assert_allclose(found.terms['distances'], expected, rtol=2e-4)
+    assert 'logits' in found.terms
 
 
 def test_squared_logits_have_no_temperature():
@@ -125,52 +163,6 @@ def test_every_view_is_as_likely():
     shown = np.asarray(vkd.some_views(drawn, 2).images).reshape(-1, 2)
     assert (shown[:, 0] != shown[:, 1]).all()
     assert (np.abs(np.bincount(shown.ravel()) / 2000 - 1) < 0.1).all()
-
-
-def test_a_student_starts_from_its_teacher_but_for_head_and_last_stage():
-    start = made().start
-    found = start(trees.join(student=OWN), {'teacher': TAUGHT})
-    for name, leaf in trees.named(trees.part(found, 'student')).items():
-        fresh = '/neck/' in name or '/layer4' in name
-        source = trees.named(OWN if fresh else TAUGHT)
-        np.testing.assert_array_equal(leaf, source[name], err_msg=name)
-    assert made(start='scratch').start is None
-
-
-def test_a_student_may_start_from_another_run():
-    networks = {'teacher': NETWORK.clone(width=8), 'start': NETWORK}
-    start = vkd.make(NETWORK, networks, **OPTIONS).start
-    found = start(trees.join(student=OWN), {'teacher': {}, 'start': TAUGHT})
-    first = 'params/student/conv1/kernel'
-    np.testing.assert_array_equal(trees.named(found)[first], TAUGHT['params']['conv1']['kernel'])
-
-
-def test_a_student_of_another_network_can_not_start_from_its_teacher():
-    wider = NETWORK.clone(width=8)
-    given = jax.eval_shape(wider.init, jax.random.key(0), jnp.zeros((1, 32, 16, 3)))
-    with pytest.raises(ValueError, match=r'another network .* method\.start=scratch'):
-        made().start(trees.join(student=OWN), {'teacher': given})
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'logits': 'kd'}, r"method\.logits='kd': choose one of kl, mse"),
-        ({'set_logits': 'sum'}, r"method\.set_logits='sum'"),
-        ({'teacher_batch_norm': 'none'}, r"method\.teacher_batch_norm='none'"),
-        ({'start': 'imagenet'}, r"method\.start='imagenet'"),
-        ({'student_views': 0}, r'method\.student_views=0'),
-    ],
-)
-def test_refusals(options, message):
-    with pytest.raises(ValueError, match=message):
-        made(**options)
-
-
-@pytest.mark.parametrize('names', [(), ('teachers',), ('teacher', 'other')])
-def test_its_teachers(names):
-    with pytest.raises(ValueError, match=r'method vkd needs config\.teachers\.teacher'):
-        vkd.make(NETWORK, dict.fromkeys(names, NETWORK), **OPTIONS)
 
 
 def test_one_device_is_four_devices():

@@ -50,19 +50,25 @@ ANY = Grammar(NAME, EXAMPLE)
 NOTHING: Mapping[str, Grammar] = MappingProxyType({})
 
 
-def read(*, root: str) -> Source:
+def read(*, root: str, sequences: bool = True) -> Source:
     """The images below `root` in bounding_box_train/, query/ and bounding_box_test/.
 
     Identity -1 (junk) is left out, 0000 stays in the gallery as distractors. A tracklet is one
-    identity in one camera, and in one sequence where names have one. Raises DataError for a
-    missing folder, a name that does not parse, an identity on both sides of the split.
+    identity in one camera, and with `sequences` in one sequence where names have one. Raises
+    DataError for a missing folder, a name that does not parse, an identity on both sides of the
+    split.
     """
     home = inner(existing(root), RELEASE, FOLDERS)
-    return source(home, ANY)
+    return source(home, ANY, sequences=sequences)
 
 
 def source(
-    home: Path, grammar: Grammar, *, level: str = '', more: Mapping[str, Grammar] = NOTHING
+    home: Path,
+    grammar: Grammar,
+    *,
+    level: str = '',
+    more: Mapping[str, Grammar] = NOTHING,
+    sequences: bool = True,
 ) -> Source:
     """The three folders in `home`/`level`, all paths relative to `home`.
 
@@ -70,7 +76,7 @@ def source(
     gallery. Raises DataError as `read` does.
     """
     grammars = {PurePosixPath(level, name).as_posix(): grammar for name in FOLDERS} | {**more}
-    parts = [named(home / folder, names) for folder, names in grammars.items()]
+    parts = [named(home / folder, names, sequences) for folder, names in grammars.items()]
     train, *tests = (part.keys for part in parts)
     numbers = tracklets(train) + tracklets(*tests)
     train, query, *galleries = map(records, grammars, parts, numbers)
@@ -79,15 +85,19 @@ def source(
     return Source(train, query, gallery, opener(home), home)
 
 
-def named(folder: Path, grammar: Grammar) -> Named:
+def named(folder: Path, grammar: Grammar, sequences: bool) -> Named:
     """The images of a folder, without junk, sorted by identity, camera, sequence, frame and name.
 
-    Raises DataError for names that are not of the grammar, and for camera 0.
+    Without `sequences` all are of sequence -1, as those whose names have none. Raises DataError for
+    names that are not of the grammar, and for camera 0.
     """
     names = images_in(folder, FOLDERS)
     fields = matched(folder, names, grammar.name, grammar.example)
     # As numbers: by name, frame 10 would come before frame 7.
-    rows = sorted((*(int(x or -1) for x in groups), name) for groups, name in zip(fields, names))
+    numbers = [[int(x or -1) for x in groups] for groups in fields]
+    if not sequences:
+        numbers = [[pid, camera, -1, frame] for pid, camera, _, frame in numbers]
+    rows = sorted((*numbers_of, name) for numbers_of, name in zip(numbers, names))
     zero = [name for _, camera, _, _, name in rows if camera == 0]
     if zero:
         raise DataError(f'{folder}: {some(zero)} of camera c0; cameras are numbered from c1')

@@ -39,6 +39,28 @@ def short_identities(index: Index, images: int) -> int:
     return int((np.diff(index.starts) < images).sum())
 
 
+def shortages(index: Index, *, identities: int, sets: int, shots: int, views: str) -> list[str]:
+    """What is too short for sets as `views` wants them, in words, with how many there are."""
+    if views not in OF_TRACKLETS:
+        short = short_identities(index, shots)
+        return [f'{short} identities have fewer than {shots} images: repeated'] * (short > 0)
+    owners = np.repeat(np.arange(len(index.starts) - 1), np.diff(index.starts))
+    pairs = np.stack([owners, index.groups['tracklet'][index.order]])
+    known, frames = np.unique(pairs, axis=1, return_counts=True)
+    of_each = np.bincount(known[0])
+    if views == 'multiview':
+        counts = [
+            ((of_each == 1) & (shots > 1), 'identities have one tracklet: all views are of it'),
+            ((of_each > 1) & (of_each < shots), f'identities have fewer than {shots} tracklets'),
+        ]
+    else:
+        counts = [
+            (frames < shots, f'tracklets have fewer than {shots} frames: repeated'),
+            (of_each < sets, f'identities have fewer than {sets} tracklets: drawn again'),
+        ]
+    return [f'{short.sum()} {text}' for short, text in counts if short.any()]
+
+
 def check(index: Index, *, identities: int, sets: int, shots: int, views: str) -> None:
     """Raise ValueError where a batch can not be drawn, naming the key and the numbers."""
     if min(identities, sets, shots) < 1:

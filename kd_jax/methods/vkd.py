@@ -27,7 +27,7 @@ START = ('teacher', 'scratch')
 class Distillation(NamedTuple):
     """L_KD and L_DP and their weights: α, β, and the temperature.
 
-    `logits`: 'kl' or 'mse', which has no temperature.
+    `logits`: 'kl' or 'mse', which has no temperature. A term of weight 0 is not computed.
     """
 
     logits: str
@@ -75,9 +75,11 @@ def make(
     `network.pretrained`; or from 'scratch'. A teacher named 'start', of the student's network,
     is what it starts from instead: for distilling between backbones. The rest are `Distillation`'s
     and `supervised.Objective`'s fields. Raises ValueError for unknown words, more student views
-    than a set has, and a missing teacher.
+    than a set has, a missing teacher, and one of other classes unless `logits_weight` is 0.
     """
     _check(set_logits, teacher_batch_norm, start, logits, teachers, student_views)
+    if logits_weight:
+        _check_classes(student, teachers['teacher'])
     base = supervised.make(
         student, {}, reads='mean', feature=feature, axis_name=axis_name, **objective
     )
@@ -113,7 +115,8 @@ def _loss(parts: Parts, variables: Tree, targets: Outputs, batch: Batch, rng, pr
     outputs, stats = _of_sets(parts.student, own, seen, parts.set_logits, 'batch')
     found, told = supervised.terms(outputs, batch.labels, parts.objective, parts.axis_name)
     found |= _distilled(targets, outputs, parts.distillation, parts.axis_name)
-    told['teacher_accuracy'] = jnp.mean(targets.logits.argmax(axis=-1) == batch.labels)
+    if 'logits' in found:
+        told['teacher_accuracy'] = jnp.mean(targets.logits.argmax(axis=-1) == batch.labels)
     return Losses(found, told, {'student': stats})
 
 
@@ -149,16 +152,19 @@ def _of_sets(
 def _distilled(
     teacher: Outputs, student: Outputs, weigh: Distillation, axis_name: str | None
 ) -> dict[str, jax.Array]:
-    """The weighted terms `logits` and `distances`."""
-    if weigh.logits == 'mse':
-        matched = losses.squared_logit_difference(teacher.logits, student.logits)
-    else:
-        matched = losses.soft_target_kl(teacher.logits, student.logits, weigh.temperature)
-    kept = losses.distance_preservation(teacher.embedding, student.embedding, axis_name)
-    return {
-        'logits': weigh.logits_weight * matched.mean(),
-        'distances': weigh.distance_weight * kept.mean(),
-    }
+    """The weighted terms `logits` and `distances`, without those of weight 0."""
+    found = {}
+    if weigh.logits_weight:
+        matched = (
+            losses.squared_logit_difference(teacher.logits, student.logits)
+            if weigh.logits == 'mse'
+            else losses.soft_target_kl(teacher.logits, student.logits, weigh.temperature)
+        )
+        found['logits'] = weigh.logits_weight * matched.mean()
+    if weigh.distance_weight:
+        kept = losses.distance_preservation(teacher.embedding, student.embedding, axis_name)
+        found['distances'] = weigh.distance_weight * kept.mean()
+    return found
 
 
 def _start(student: nn.Module, variables: Tree, teachers: dict[str, Tree]) -> Tree:
@@ -180,6 +186,14 @@ def _check_alike(own: Tree, given: Tree) -> None:
         raise ValueError(
             'the student has another network than the teacher that it would start from: set '
             "method.start=scratch, or config.teachers.start to a run of the student's network"
+        )
+
+
+def _check_classes(student: nn.Module, teacher: nn.Module) -> None:
+    if student.classes != teacher.classes:
+        raise ValueError(
+            f'the teacher tells {teacher.classes} identities apart, but the training data has '
+            f'{student.classes}: method.logits_weight=0 distils its distances only'
         )
 
 

@@ -56,17 +56,6 @@ def load(network: Network, variables: Tree, path: str | Path, classifier: bool =
     return trees.unnamed(leaves)
 
 
-def reinit(network: Network, variables: Tree, path: str | Path) -> Tree:
-    """The variables with the last stage, statistics too, taken from a file again (VKD §3.2).
-
-    What that is says the network's `LAST_STAGE`: as in VKD's code, nothing for MobileNetV2, and
-    not the last norm of DenseNet.
-    """
-    fresh = load(network, variables, path)
-    prefixes = [f'{kind}/{stage}' for kind in variables for stage in network.LAST_STAGE]
-    return trees.replaced(variables, fresh, tuple(prefixes))
-
-
 def export(network: Network, variables: Tree, path: str | Path, /, **facts: str) -> int:
     """Write `tensors` to a .safetensors file, with `facts` as its metadata; how many there are."""
     found = tensors(network, variables)

@@ -1,0 +1,58 @@
+"""All that a config describes, put together and checked before anything is compiled or written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import optax
+from ml_collections import ConfigDict
+
+from kd_jax import evaluate, lineage, optimizers, recipes
+from kd_jax.data import Dataset, sampling
+from kd_jax.methods import Method
+
+
+class Parts(NamedTuple):
+    """What the loop needs of a config."""
+
+    method: Method
+    augment: Callable
+    tx: optax.GradientTransformation
+    plan: Callable[[int], sampling.Plan]
+    course: recipes.Course
+
+
+def assemble(config: ConfigDict, dataset: Dataset, teachers: dict[str, lineage.Teacher]) -> Parts:
+    """Put every subtree of a config into the function it belongs to.
+
+    Raises TypeError for a misspelt key, ValueError for a value that can not be.
+    """
+    recipes.check_keys(config)
+    evaluate.check(config, dataset, **config.evaluate)
+    networks = {name: t.network(dataset.classes) for name, t in teachers.items()}
+    method = recipes.method(config, recipes.network(config, dataset.classes), networks)
+    plan, course = recipes.plan(config, dataset), recipes.course(config, dataset)
+    tx = optimizers.create(
+        epochs=course.epochs,
+        steps_per_epoch=course.steps_per_epoch,
+        frozen=method.frozen,
+        **lineage.optimizer(config),
+    )
+    return Parts(method, recipes.augmentation(config), tx, plan, course)
+
+
+def ready(config: ConfigDict, workdir: Path, dataset: Dataset) -> Parts:
+    """The parts of a config, once those of all teachers that will be trained are put together."""
+    teachers = lineage.teachers(config, workdir)
+    parts = assemble(config, dataset, teachers)
+    for teacher in teachers.values():
+        if not teacher.given:
+            ready(teacher.config, teacher.run, dataset)
+    check_start(config, workdir, dataset)
+    return parts
+
+
+def check_start(config: ConfigDict, workdir: Path, dataset: Dataset) -> None:
+    """Check the file that a run starts from; one that goes on does not need it any more."""
+    if not (workdir / 'checkpoints').exists():
+        recipes.check_weights(config, dataset.classes)

@@ -1,0 +1,110 @@
+"""The teachers of a config: runs, configs that are trained first, and earlier generations."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+from ml_collections import ConfigDict
+
+from kd_jax import recipes, runs
+
+NEXT_GENERATION = 0.1  # of its learning rate is that of the next one
+SMALLEST_RATE = 1e-5
+
+
+class Teacher(NamedTuple):
+    """A teacher named by a config: its own config, and the run where it is or will be.
+
+    `given` says that the run was named by its path, else it is trained first.
+    """
+
+    config: ConfigDict
+    run: Path
+    given: bool
+
+    def network(self, classes: int) -> nn.Module:
+        """Its network; `classes` are those of the data it is trained on if it is trained first."""
+        classes = runs.classes_of(self.run) if self.given else classes
+        return recipes.network(self.config, classes)
+
+
+def teachers(config: ConfigDict, workdir: Path) -> dict[str, Teacher]:
+    """The teachers of a config: runs named by a path, or configs that train in `workdir`.
+
+    From the second generation on the only teacher is the one before. Raises RunError for a path
+    that is no run and ValueError for a teacher that does not fit.
+    """
+    found = {}
+    earlier = {'teacher': _before(config)} if generation(config) > 1 else config.teachers
+    for name, spec in earlier.items():
+        if isinstance(spec, str):
+            found[name] = Teacher(runs.config_of(Path(spec)), Path(spec), True)
+        else:
+            found[name] = Teacher(spec, workdir / 'teachers' / name, False)
+        _check(name, config, found[name])
+    return found
+
+
+def generation(config: ConfigDict) -> int:
+    """Which generation of students a config trains; the first is taught by `config.teachers`."""
+    number = config.generations if 'generations' in config else 1
+    if number < 1 or (number > 1 and 'teacher' not in config.teachers):
+        raise ValueError(
+            f'config.generations={number}: from 1 on, and more than 1 need config.teachers.teacher'
+        )
+    return number
+
+
+def optimizer(config: ConfigDict) -> dict[str, Any]:
+    """The options of a config's optimizer, the learning rate that of its generation.
+
+    A tenth for each generation before, down to 1e-5 (VKD's code).
+    """
+    rate = config.optimizer.learning_rate
+    least = min(rate, SMALLEST_RATE)
+    of_generation = max(rate * NEXT_GENERATION ** (generation(config) - 1), least)
+    return {**config.optimizer, 'learning_rate': of_generation}
+
+
+def check_size(label: str, theirs: ConfigDict, ours: ConfigDict) -> None:
+    """ValueError where a network was made for images of another size."""
+    for key in ('height', 'width', 'channels'):
+        _check_equal(label, 'data', key, theirs, ours)
+
+
+def _before(config: ConfigDict) -> ConfigDict:
+    """The config of the generation before."""
+    earlier = config.copy_and_resolve_references()
+    earlier.generations -= 1
+    return earlier
+
+
+def _check(name: str, config: ConfigDict, teacher: Teacher) -> None:
+    """A teacher has the student's images, and reads them as the student's method wants it to."""
+    label = f'teacher {name} ({teacher.run})'
+    check_size(label, teacher.config, config)
+    theirs, ours = runs.content(teacher.config), runs.content(config)
+    if theirs != ours and not (teacher.given and _of_no_classes(config)):
+        raise ValueError(f'{label} was trained on {theirs}, but this config has {ours}')
+    made = recipes.reads(teacher.config)
+    if made == 'stacked':
+        _check_equal(label, 'sampling', 'shots', teacher.config, config)
+    wanted = config.method.teacher_reads if 'teacher_reads' in config.method else made
+    if (made == 'stacked') != (wanted == 'stacked'):
+        raise ValueError(
+            f'{label} was made with method.reads={made!r}, but this config has '
+            f'method.teacher_reads={wanted!r}'
+        )
+
+
+def _of_no_classes(config: ConfigDict) -> bool:
+    """Whether a teacher may be of other data: no logits are distilled, only distances (VKD)."""
+    return 'logits_weight' in config.method and config.method.logits_weight == 0
+
+
+def _check_equal(label: str, part: str, key: str, theirs: ConfigDict, ours: ConfigDict) -> None:
+    if theirs[part][key] != ours[part][key]:
+        raise ValueError(
+            f'{label} was made for {part}.{key}={theirs[part][key]}, but this config has '
+            f'{part}.{key}={ours[part][key]}'
+        )
