@@ -104,7 +104,7 @@ def test_every_row_of_an_ablation_changes_one_thing():
         parts = [part for part in config if config[part] != plain[part]]
         keys = {f'{p}.{k}' for p in parts if p != 'generations' for k in changed(config, plain, p)}
         assert len(keys | ({'generations'} & set(parts))) == {
-            'VKD': 0, 'not distilled': 2, 'from scratch, not distilled': 3
+            'VKD': 0, 'not distilled': 2, 'from scratch not distilled': 3
         }.get(name, 1), name  # fmt: skip
     assert made['not distilled'].method.logits_weight == 0
     assert made['second generation'].generations == 2
