@@ -21,7 +21,7 @@ def supervised(dataset: str) -> ConfigDict:
     config.teachers = {}
     config.data = {'name': setting.name, **setting.options, 'channels': 3}
     config.data.height, config.data.width = setting.size
-    config.data.update(feed=setting.feed, on_bad_image='error', cache_dir='')
+    config.data.update(resize=setting.resize, feed=setting.feed, on_bad_image='error', cache_dir='')
     config.sampling = {'identities': 16, 'sets': 1, 'shots': 4, 'views': 'any'}
     config.augment = {'crop': 'translate', 'pad': 10, 'crop_probability': 0.5, 'flip': setting.flip}
     config.augment.update(erase=0.5, erase_fill=(0.485, 0.456, 0.406), erase_teacher=True)
@@ -35,7 +35,7 @@ def supervised(dataset: str) -> ConfigDict:
     config.optimizer.update(warmup='exponential', warmup_epochs=20.0, warmup_start=8e-6)
     config.optimizer.update(schedule='step', boundaries=tuple(range(40, 281, 40)))
     config.optimizer.update(factor=0.5, final=0.01)
-    config.train = {'epochs': 300.0, 'steps_per_epoch': 0, 'log_every': 50}
+    config.train = {'epochs': 300.0, 'steps_per_epoch': 0, 'epoch_of': 'images', 'log_every': 50}
     config.train.update(evaluate_every=40.0, checkpoint_every=5.0)
     config.evaluate = {'protocol': setting.protocol, 'same_camera': setting.same_camera}
     config.evaluate.update(metric=setting.metric, shots=1, shots_of=setting.shots_of)
@@ -111,7 +111,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     small(config)
     config.data = {'name': 'carousel', 'height': 32, 'width': 16, 'channels': 3, 'seed': 0}
     config.data.update(train_identities=8, test_identities=6, feed='device')
-    config.data.update(on_bad_image='error', cache_dir='')
+    config.data.update(resize='bilinear', on_bad_image='error', cache_dir='')
     config.sampling.update(identities=4, shots=2)
     config.network.width = 4
     config.train.update(epochs=2.0, steps_per_epoch=4, log_every=2)
@@ -136,12 +136,17 @@ def small_umts(student: ConfigDict) -> ConfigDict:
 
 def smoke_umts(config: ConfigDict) -> ConfigDict:
     """`smoke` for the student and for its T-net."""
+    smoke_pair(config)
+    config.method.reductions = (1, 1, 1, 1, 1)
+    return config
+
+
+def smoke_pair(config: ConfigDict) -> None:
+    """`smoke` for a student and for its teacher, which is trained on 2 sets of an identity."""
     smoke(config)
     teacher = smoke(config.teachers.teacher)
     teacher.data, teacher.sampling.sets = config.data, 2
     same_network(teacher, config)
-    config.method.reductions = (1, 1, 1, 1, 1)
-    return config
 
 
 def check(variant: str, *known: str) -> None:

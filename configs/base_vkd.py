@@ -8,43 +8,44 @@ from configs import base
 
 
 class Plan(NamedTuple):
-    """How a teacher samples and for how long: an epoch shows every identity once.
+    """How a teacher samples and for how long.
 
     `identities` × 4 sets of `shots` images; `boundaries` are epochs at which the learning rate
-    falls to a tenth; `classes` are the training identities.
+    falls to a tenth; `views` are the teacher's and the student's.
     """
 
     identities: int
     shots: int
     boundaries: tuple[int, ...]
-    classes: int
+    views: tuple[str, str] = ('chunk', 'multiview')
 
 
 PLANS = {
-    'mars': Plan(8, 8, (100, 200), 625),
-    'duke_video_vkd': Plan(8, 8, (100, 200), 702),
-    'veri776_tracks': Plan(18, 1, (200, 250), 576),
-    'atrw_vkd': Plan(18, 1, (100, 200), 214),
-    'folder': Plan(8, 8, (100, 200), 0),
+    'mars': Plan(8, 8, (100, 200)),
+    'duke_video_vkd': Plan(8, 8, (100, 200)),
+    'veri776_tracks': Plan(18, 1, (200, 250)),
+    'atrw_vkd': Plan(18, 1, (100, 200), ('any', 'any')),  # its images are of no tracklets
+    'folder': Plan(8, 8, (100, 200)),
 }
 
 
 def teacher(dataset: str) -> ConfigDict:
     """The teacher: soft-margin triplet and cross-entropy on sets, or on single images."""
     plan, config = PLANS[dataset], recipe(base.supervised(dataset))
-    config.sampling.update(identities=plan.identities, sets=4, shots=plan.shots, views='chunk')
+    config.sampling.update(identities=plan.identities, sets=4, shots=plan.shots)
+    config.sampling.views = plan.views[0]
     config.method.reads = 'mean'
     config.optimizer.boundaries = plan.boundaries
-    config.train.update(epochs=300.0, steps_per_epoch=plan.classes // plan.identities)
+    config.train.epochs = 300.0
     return config
 
 
 def student(dataset: str) -> ConfigDict:
     """The student, with its teacher's run in it: 12 identities × 4 sets of 8 views, of which 2."""
     config, plan = recipe(base.supervised(dataset)), PLANS[dataset]
-    config.sampling.update(identities=12, sets=4, shots=8, views='multiview')
+    config.sampling.update(identities=12, sets=4, shots=8, views=plan.views[1])
     config.optimizer.boundaries = (300, 450)
-    config.train.update(epochs=500.0, steps_per_epoch=plan.classes // 12)
+    config.train.epochs = 500.0
     return distilled(config, teacher(dataset))
 
 
@@ -57,7 +58,7 @@ def recipe(config: ConfigDict) -> ConfigDict:
     config.method.update(label_smoothing=0.0, margin=None, identity_weight=1.0)
     config.optimizer.update(learning_rate=1e-4, weight_decay=1e-5, warmup='linear')
     config.optimizer.update(warmup_epochs=0.0, factor=0.1)
-    config.train.evaluate_every = 50.0
+    config.train.update(evaluate_every=50.0, epoch_of='identities')
     config.evaluate.metric = 'cosine'
     return config
 
@@ -96,13 +97,8 @@ def small(dataset: str) -> ConfigDict:
 
 def smoke(config: ConfigDict) -> ConfigDict:
     """`base.smoke` for student and teacher."""
-    by = config.teachers.teacher
-    base.smoke(config)
-    base.smoke(by)
-    by.data = config.data
-    base.same_network(by, config)
+    base.smoke_pair(config)
     config.sampling.update(sets=2, shots=4)
-    by.sampling.update(sets=2)
     return config
 
 

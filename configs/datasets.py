@@ -14,7 +14,8 @@ PEOPLE, VEHICLES, VKD = (256, 128), (256, 256), (224, 224)  # height and width
 class Setting(NamedTuple):
     """A reader with its options, the size of its images, and how they are fed and ranked.
 
-    `flip` is how often an image is mirrored: never where that shows somebody else.
+    `flip` is how often an image is mirrored: never where that shows somebody else. `resize` is
+    that of VKD's code for its data sets.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Setting(NamedTuple):
     shots_of: str = 'identity'
     feed: str = 'cached'
     flip: float = 0.5
+    resize: str = 'bilinear'
     options: Mapping = MappingProxyType({})
 
 
@@ -57,7 +59,12 @@ SETTINGS = {
         options={'root': '', 'merge': True},
     ),
     'veri776_tracks': Setting(
-        'veri776', VKD, 'i2v,v2v,i2i,v2i', 'cosine', options={'root': '', 'merge': True}
+        'veri776',
+        VKD,
+        'i2v,v2v,i2i,v2i',
+        'cosine',
+        resize='bicubic',
+        options={'root': '', 'merge': True},
     ),
     'vehicleid': Setting(
         'vehicleid',
@@ -76,7 +83,9 @@ SETTINGS = {
         feed='stream',
         options={'root': '', 'sizes': (3000, 5000, 10000)},
     ),
-    'mars': Setting('mars', PEOPLE, 'mars', 'cosine', feed='stream', options={'root': ''}),
+    'mars': Setting(
+        'mars', PEOPLE, 'mars', 'cosine', feed='stream', resize='bicubic', options={'root': ''}
+    ),
     'duke_video': Setting(
         'duke_video',
         PEOPLE,
@@ -99,5 +108,7 @@ SETTINGS = {
 }
 # What VKD's code and paper make of two of them: frames of a person in a camera that follow one
 # another are one tracklet, and a mirrored tiger is a tiger more to train on.
-SETTINGS['duke_video_vkd'] = SETTINGS['duke_video']._replace(options={'root': '', 'merge': True})
-SETTINGS['atrw_vkd'] = SETTINGS['atrw']._replace(options={'root': '', 'flips': True})
+SETTINGS['duke_video_vkd'] = SETTINGS['duke_video']._replace(
+    resize='bicubic', options={'root': '', 'merge': True}
+)
+SETTINGS['atrw_vkd'] = SETTINGS['atrw']._replace(resize='pad', options={'root': '', 'flips': True})

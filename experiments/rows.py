@@ -48,12 +48,15 @@ def run_of(row: str, seed: int, workdir: Path) -> Path:
     return workdir / f'seed{seed}' / slug(row)
 
 
-def run(rows: dict[str, Row], workdir: Path) -> Table:
-    """Train every row for every seed; the table of what was found."""
-    rows = chosen(rows)
+def run(rows: dict[str, Row], workdir: Path, dataset: data.Dataset | None = None) -> Table:
+    """Train every row for every seed; the table of what was found.
+
+    UsageError, before anything is trained, for --rows and --seeds that can not be.
+    """
+    rows, seeds = chosen(rows), numbers(SEEDS, 0)
     found: Table = {name: {} for name in rows}
-    dataset = data.load(**CONFIG.value.data)
-    for seed in map(int, SEEDS.value):
+    dataset = dataset or data.load(**CONFIG.value.data)
+    for seed in seeds:
         for name, row in rows.items():
             config = CONFIG.value.copy_and_resolve_references()
             config.seed = seed
@@ -70,6 +73,18 @@ def chosen(rows: dict[str, Row]) -> dict[str, Row]:
     if unknown:
         raise app.UsageError(f'--rows: no {sorted(unknown)}; the rows are {", ".join(rows)}')
     return {name: rows[name] for name in rows if not ONLY.value or name in ONLY.value}
+
+
+def numbers(flag: flags.FlagHolder, least: int) -> list[int]:
+    """The whole numbers of a flag, each once; UsageError for none, or one below `least`."""
+    try:
+        found = list(dict.fromkeys(map(int, flag.value)))
+    except ValueError:
+        found = []
+    if not found or min(found) < least:
+        given = ','.join(flag.value)
+        raise app.UsageError(f'--{flag.name}={given}: whole numbers from {least}, with commas')
+    return found
 
 
 def trained(config: ConfigDict, path: Path, dataset: data.Dataset) -> dict:
@@ -90,12 +105,18 @@ def slug(name: str) -> str:
 
 
 def write(found: Table, workdir: Path) -> None:
-    """Keep what was found until now, beside rows and seeds that were found before."""
+    """Keep what was found until now, beside rows and seeds that were found before.
+
+    `seconds` stay: only the start that trained a row can tell them.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / 'table.json'
     kept = json.loads(path.read_text()) if path.exists() else {}
     for name, seeds in found.items():
-        kept[name] = kept.get(name, {}) | {str(seed): summary for seed, summary in seeds.items()}
+        row = kept.setdefault(name, {})
+        for seed, summary in seeds.items():
+            before = row.get(str(seed), {})
+            row[str(seed)] = {key: before[key] for key in {'seconds'} & set(before)} | summary
     runs.write_json(path, kept)
 
 

@@ -15,38 +15,24 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments import rows, vkd_rows
-from experiments.vkd_rows import NOTHING
+from experiments.vkd_rows import ALONE, NOTHING, STUDENT, TEACHER
 
-TEACHER, VKD, ALONE = 'teacher', 'VKD', 'not distilled'
-METHOD = {  # what a row changes of config.method
+CHANGES = {  # what a row changes of the config
     ALONE: NOTHING,
-    VKD: {},
-    'without L_KD': {'logits_weight': 0.0},
-    'without L_DP': {'distance_weight': 0.0},
-    'without L_CE': {'identity_weight': 0.0},
-    'without L_TR': {'triplet_weight': 0.0},
-    'logits by squares': {'logits': 'mse'},
-    'teacher by batch statistics': {'teacher_batch_norm': 'batch'},
-    'logits of the mean': {'set_logits': 'of_mean'},
-    'from scratch': {'start': 'scratch'},
-    'from scratch not distilled': {'start': 'scratch', **NOTHING},
+    STUDENT: {},
+    'without L_KD': {'method.logits_weight': 0.0},
+    'without L_DP': {'method.distance_weight': 0.0},
+    'without L_CE': {'method.identity_weight': 0.0},
+    'without L_TR': {'method.triplet_weight': 0.0},
+    'logits by squares': {'method.logits': 'mse'},
+    'teacher by batch statistics': {'method.teacher_batch_norm': 'batch'},
+    'logits of the mean': {'method.set_logits': 'of_mean'},
+    'from scratch': {'method.start': 'scratch'},
+    'from scratch not distilled': {'method.start': 'scratch', **NOTHING},
+    'views of time': {'sampling.views': 'temporal'},
+    'without cameras': {'sampling.views': 'any'},
+    'second generation': {'generations': 2},
 }
-VIEWS = {  # what a row changes of config.sampling
-    'views of time': 'temporal',
-    'without cameras': 'any',
-}
-
-
-def with_views(config: ConfigDict, views: str, workdir: Path) -> ConfigDict:
-    """VKD on sets that are drawn in another way."""
-    config.sampling.views = views
-    return rows.taught_by(TEACHER, config, workdir)
-
-
-def second_generation(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """VKD taught by the student of VKD, at a tenth of the learning rate."""
-    config.generations = 2
-    return rows.taught_by(TEACHER, config, workdir)
 
 
 def table(config: ConfigDict, workdir: Path) -> dict[str, rows.Row]:
@@ -54,20 +40,17 @@ def table(config: ConfigDict, workdir: Path) -> dict[str, rows.Row]:
     network = vkd_rows.network_of(config)
     taught = partial(vkd_rows.student, network=network, taught_by=TEACHER, workdir=workdir)
     found = {TEACHER: partial(vkd_rows.teacher, network=network)}
-    found |= {name: partial(taught, **method) for name, method in METHOD.items()}
-    found['student of all views'] = partial(taught, student_views=config.sampling.shots)
-    found |= {
-        name: partial(with_views, views=views, workdir=workdir) for name, views in VIEWS.items()
-    }
-    found['second generation'] = partial(second_generation, workdir=workdir)
-    found['second generation at full rate'] = partial(taught, taught_by=VKD)
+    found |= {name: partial(taught, changes=changes) for name, changes in CHANGES.items()}
+    of_all = {'method.student_views': config.sampling.shots}
+    found['student of all views'] = partial(taught, changes=of_all)
+    found['second generation at full rate'] = partial(taught, taught_by=STUDENT)
     return found
 
 
 def main(_):
     workdir = Path(rows.WORKDIR.value)
-    found = rows.run(table(rows.CONFIG.value, workdir), workdir)
-    print(rows.text(found, (TEACHER, ALONE, VKD), '', {}))
+    found = rows.run(table(vkd_rows.config(), workdir), workdir)
+    print(rows.text(found, (TEACHER, ALONE, STUDENT), '', {}))
 
 
 if __name__ == '__main__':

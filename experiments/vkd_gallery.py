@@ -1,21 +1,23 @@
-"""mAP by the number of gallery frames (VKD, Porrello et al., ECCV 2020, figure 3).
+"""mAP by the number of a tracklet's frames (VKD, Porrello et al., ECCV 2020, figure 3).
 
     python -m experiments.vkd_gallery --config=configs/vkd_carousel.py --workdir=runs/vkd_table1 \
       --frames=1,2,3,4
 
 Teacher, student and the student that is not distilled, trained as by vkd_table1 or found in its
---workdir, ranked again with tracklets of so many frames. Prints tables, and writes them to
-gallery.json and, drawn, to gallery.png in --workdir.
+--workdir, ranked again with tracklets of so many frames, in the query and in the gallery, by those
+protocols of the config that rank tracklets. Prints tables, and writes them to gallery.json and,
+drawn, to gallery.png in --workdir. --rows, --seeds and --networks choose as in vkd_table1.
 """
 
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from absl import flags
+from absl import app, flags
 
-from experiments import rows, vkd_rows, vkd_table1
-from kd_jax import checkpoints, data, evaluate, parallel, runs
+from experiments import rows, vkd_networks, vkd_rows
+from kd_jax import data, evaluate, parallel, runs
+from kd_jax.retrieval import protocols
 
 mpl.use('agg')
 from matplotlib import pyplot as plt
@@ -24,27 +26,32 @@ FRAMES = flags.DEFINE_list('frames', ['1', '2', '4', '8', '16'], 'Frames of a tr
 Curves = dict[str, dict[str, dict[int, list[float]]]]  # ranking -> row -> frames -> mAP by seed
 
 
-def curves(found: rows.Table, frames: list[int], workdir: Path, dataset: data.Dataset) -> Curves:
-    """The average precision of every row, seed, ranking of tracklets and number of frames."""
+def of_tracklets(protocol: str) -> str:
+    """Those of the protocols that rank tracklets; UsageError where none does."""
+    ranked = {
+        name: 'tracklet' in {kind for pair in rule.kinds.values() for kind in pair}
+        for name, rule in protocols.PROTOCOLS.items()
+    }
+    found = [name for name in protocols.names(protocol) if ranked[name]]
+    if not found:
+        known = ', '.join(name for name in ranked if ranked[name])
+        raise app.UsageError(
+            f'--config.evaluate.protocol={protocol} ranks no tracklets: give some of {known}'
+        )
+    return ','.join(found)
+
+
+def curves(frames: list[int], protocol: str, dataset: data.Dataset) -> Curves:
+    """The average precision of every row, seed, ranking by `protocol` and number of frames."""
     by_ranking: Curves = {}
-    for row, seeds in found.items():
-        for seed in seeds:
-            for count, summary in scored(rows.run_of(row, seed, workdir), frames, dataset):
-                of_row = by_ranking.setdefault(summary['protocol'], {}).setdefault(row, {})
-                of_row.setdefault(count, []).append(rows.quoted(summary))
+    for row, _, network, options in vkd_networks.opened(dataset):
+        for count in frames:
+            asked = {**options, 'protocol': protocol, 'frames': count}
+            summary = evaluate.score(*network, dataset, parallel.mesh(), **asked)
+            for one in (summary, *summary['also']):
+                of_row = by_ranking.setdefault(one['protocol'], {}).setdefault(row, {})
+                of_row.setdefault(count, []).append(rows.quoted(one))
     return by_ranking
-
-
-def scored(run: Path, frames: list[int], dataset: data.Dataset):
-    """(frames, summary) of each ranking of tracklets of a run."""
-    restored, mesh = checkpoints.restore_network(run), parallel.mesh()
-    network = evaluate.opened(restored, mesh)
-    for count in frames:
-        options = {**restored.config.evaluate, 'frames': count}
-        summary = evaluate.score(*network, dataset, mesh, **options)
-        for one in (summary, *summary['also']):
-            if one['protocol'].split()[-1] in ('i2v', 'v2v', 'v2i'):
-                yield count, one
 
 
 def text(found: Curves) -> str:
@@ -73,7 +80,7 @@ def draw(found: Curves, path: Path) -> None:
             )
             ax.plot(frames, means, marker='o', label=row)
             ax.fill_between(frames, means - stds, means + stds, alpha=0.15)
-        ax.set(title=ranking, xlabel='frames of a gallery tracklet', ylabel='mAP', xticks=frames)
+        ax.set(title=ranking, xlabel='frames of a tracklet', ylabel='mAP', xticks=frames)
         ax.grid(alpha=0.3)
     axes[0][0].legend()
     figure.tight_layout()
@@ -81,10 +88,9 @@ def draw(found: Curves, path: Path) -> None:
 
 
 def main(_):
-    workdir, config = Path(rows.WORKDIR.value), rows.CONFIG.value
-    networks = [vkd_rows.network_of(config)]
-    trained = rows.run(vkd_table1.table(networks, workdir), workdir)
-    found = curves(trained, list(map(int, FRAMES.value)), workdir, data.load(**config.data))
+    workdir, config = Path(rows.WORKDIR.value), vkd_rows.config()
+    frames, protocol = rows.numbers(FRAMES, 1), of_tracklets(config.evaluate.protocol)
+    found = curves(frames, protocol, data.load(**config.data))
     runs.write_json(workdir / 'gallery.json', found)
     draw(found, workdir / 'gallery.png')
     print(text(found))

@@ -6,18 +6,14 @@
 
 Beside the paper's rows stands a control: the same student, from the same start, on the same views
 for as many steps, without distillation. Gains are paired within seeds. Rows are resumable;
---rows, --seeds and --networks choose, a network being NAME or NAME/WIDTH.
+--rows, --seeds and --networks choose, a network being NAME/WIDTH, or NAME in the config's width.
 """
 
-from functools import partial
 from pathlib import Path
 
-from absl import flags
+from experiments import rows, vkd_networks, vkd_rows
+from experiments.vkd_rows import ALONE, STUDENT, TEACHER, Network
 
-from experiments import rows, vkd_rows
-
-NETWORKS = flags.DEFINE_list('networks', [], 'Networks; that of the config without it.')
-TEACHER, ALONE, STUDENT = 'teacher', 'not distilled', 'VKD'
 PAPER = {  # rank-1 and mAP on MARS, of teacher and student
     'i2v': {
         'resnet34': ('80.81 / 70.74', '82.17 / 73.68'),
@@ -38,21 +34,9 @@ PAPER = {  # rank-1 and mAP on MARS, of teacher and student
 }
 
 
-def table(networks: list[str], workdir: Path) -> dict[str, rows.Row]:
-    """The rows of each network by their names, teachers before their students."""
-    found = {}
-    for network in networks:
-        teacher = f'{network} {TEACHER}'
-        taught = partial(vkd_rows.student, network=network, taught_by=teacher, workdir=workdir)
-        found[teacher] = partial(vkd_rows.teacher, network=network)
-        found[f'{network} {ALONE}'] = partial(taught, **vkd_rows.NOTHING)
-        found[f'{network} {STUDENT}'] = taught
-    return found
-
-
-def paper(network: str) -> rows.Paper:
-    """What the paper says of the rows of a network."""
-    name = network.partition('/')[0]
+def paper(network: Network) -> rows.Paper:
+    """What the paper says of the rows of a network, if it is one of the paper's."""
+    name = str(network)
     pairs = {ranking: values[name] for ranking, values in PAPER.items() if name in values}
     return {
         ranking: {f'{network} {TEACHER}': (teacher,), f'{network} {STUDENT}': (student,)}
@@ -60,7 +44,7 @@ def paper(network: str) -> rows.Paper:
     }
 
 
-def text(found: rows.Table, networks: list[str]) -> str:
+def text(found: rows.Table, networks: list[Network]) -> str:
     """The tables of each network."""
     parts = []
     for network in networks:
@@ -71,9 +55,8 @@ def text(found: rows.Table, networks: list[str]) -> str:
 
 
 def main(_):
-    workdir = Path(rows.WORKDIR.value)
-    networks = NETWORKS.value or [vkd_rows.network_of(rows.CONFIG.value)]
-    print(text(rows.run(table(networks, workdir), workdir), networks))
+    workdir, networks = Path(rows.WORKDIR.value), vkd_networks.chosen()
+    print(text(rows.run(vkd_rows.of_networks(networks, workdir), workdir), networks))
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
@@ -46,10 +47,27 @@ def ready(config: ConfigDict, workdir: Path, dataset: Dataset) -> Parts:
     teachers = lineage.teachers(config, workdir)
     parts = assemble(config, dataset, teachers)
     for teacher in teachers.values():
+        lineage.check_data(config, teacher, dataset.fingerprint)
         if not teacher.given:
             ready(teacher.config, teacher.run, dataset)
     check_start(config, workdir, dataset)
+    if teachers:
+        rehearse(config, parts.method, teachers, dataset.classes)
     return parts
+
+
+def rehearse(
+    config: ConfigDict, method: Method, teachers: dict[str, lineage.Teacher], classes: int
+) -> None:
+    """Go through a method's start by shapes alone: what does not fit must not wait for teachers."""
+    key, batch = jax.random.key(0), recipes.blank_batch(config)
+    variables = jax.eval_shape(method.init, key, batch)
+    if method.start:
+        given = {
+            name: jax.eval_shape(one.network(classes).init, key, recipes.blank_input(one.config))
+            for name, one in teachers.items()
+        }
+        method.start(variables, given)
 
 
 def check_start(config: ConfigDict, workdir: Path, dataset: Dataset) -> None:

@@ -84,22 +84,33 @@ def _check(name: str, config: ConfigDict, teacher: Teacher) -> None:
     label = f'teacher {name} ({teacher.run})'
     check_size(label, teacher.config, config)
     theirs, ours = runs.content(teacher.config), runs.content(config)
-    if theirs != ours and not (teacher.given and _of_no_classes(config)):
+    if theirs != ours and not (teacher.given and _logits_weight(config) == 0):
         raise ValueError(f'{label} was trained on {theirs}, but this config has {ours}')
     made = recipes.reads(teacher.config)
     if made == 'stacked':
         _check_equal(label, 'sampling', 'shots', teacher.config, config)
-    wanted = config.method.teacher_reads if 'teacher_reads' in config.method else made
+    wanted = config.method.teacher_reads if 'teacher_reads' in config.method else 'singles'
     if (made == 'stacked') != (wanted == 'stacked'):
         raise ValueError(
-            f'{label} was made with method.reads={made!r}, but this config has '
-            f'method.teacher_reads={wanted!r}'
+            f'{label} was made with method.reads={made!r}, but method {config.method.name} of this '
+            f'config has its teacher read {wanted!r}'
         )
 
 
-def _of_no_classes(config: ConfigDict) -> bool:
-    """Whether a teacher may be of other data: no logits are distilled, only distances (VKD)."""
-    return 'logits_weight' in config.method and config.method.logits_weight == 0
+def check_data(config: ConfigDict, teacher: Teacher, fingerprint: str) -> None:
+    """ValueError where logits would be distilled of a teacher that was trained on other images."""
+    theirs = runs.fingerprint_of(teacher.run) if teacher.given else fingerprint
+    if _logits_weight(config) and theirs != fingerprint:
+        raise ValueError(
+            f'{teacher.run} was trained on other images (their fingerprint is {theirs}, here '
+            f'{fingerprint}), whose identities need not be these: method.logits_weight=0 distils '
+            'its distances only'
+        )
+
+
+def _logits_weight(config: ConfigDict) -> float | None:
+    """How much the logits of teachers count, whose classes must then be the student's (VKD)."""
+    return config.method.logits_weight if 'logits_weight' in config.method else None
 
 
 def _check_equal(label: str, part: str, key: str, theirs: ConfigDict, ours: ConfigDict) -> None:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from kd_jax import methods, networks, parallel, trees, views
 from kd_jax.data import Dataset, augment, sampling
 from kd_jax.data.records import labels
-from kd_jax.methods import Method
+from kd_jax.methods import Method, supervised
 from kd_jax.networks import pretrained
 from kd_jax.trees import Tree
 from kd_jax.views import Batch
@@ -32,24 +32,28 @@ KEYS = {
     'teachers',
 }
 
+EPOCH_OF = 'images', 'identities'
+
 
 class Course(NamedTuple):
     """How long a run trains and how often it reports, in epochs of `steps_per_epoch` steps.
 
-    `steps_per_epoch=0` means as many examples as there are train images, an example being what a
-    network reads: an image, or a set of them. A log row is the mean of `log_every` steps;
+    `steps_per_epoch=0` derives it from what an epoch shows once: with `epoch_of='images'` as many
+    examples as there are train images, an example being what a network reads, an image or a set of
+    them; with 'identities' every identity (VKD). A log row is the mean of `log_every` steps;
     `evaluate_every=0` evaluates only at the end.
     """
 
     epochs: float
     steps_per_epoch: int
+    epoch_of: str
     log_every: int
     evaluate_every: float
     checkpoint_every: float
 
-    def of(self, images: int, examples: int) -> 'Course':
-        """The same course with `steps_per_epoch` filled in, for `examples` a batch."""
-        derived = max(1, images // examples)
+    def of(self, known: int, shown: int) -> 'Course':
+        """The same course with `steps_per_epoch` filled in, where a step shows so many of all."""
+        derived = max(1, known // shown)
         return self._replace(steps_per_epoch=self.steps_per_epoch or derived)
 
     @property
@@ -136,11 +140,15 @@ def plan(config: ConfigDict, dataset: Dataset) -> Callable[[int], sampling.Plan]
 
 def course(config: ConfigDict, dataset: Dataset) -> Course:
     """How long a config trains on a data set; where it consists of tracklets, they are counted."""
+    given = Course(**config.train)
+    supervised.check_choice('train.epoch_of', given.epoch_of, EPOCH_OF)
+    if given.epoch_of == 'identities':
+        return given.of(dataset.classes, config.sampling.identities)
     sets = config.sampling.identities * config.sampling.sets
     examples = sets * (config.sampling.shots if reads(config) == 'singles' else 1)
     records = dataset.train.records
     known = len(np.unique(records.tracklets)) if dataset.tracklets else len(records.pids)
-    return Course(**config.train).of(known, examples)
+    return given.of(known, examples)
 
 
 def check_keys(config: ConfigDict) -> None:

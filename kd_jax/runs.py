@@ -73,6 +73,11 @@ def classes_of(run: Path) -> int:
     return _locked(run)['classes']
 
 
+def fingerprint_of(run: Path) -> str:
+    """The fingerprint of the data that a run was trained on."""
+    return _locked(run)['data']
+
+
 def result_of(run: Path) -> dict | None:
     """What a finished run found, None while it is not finished."""
     path = run / 'result.json'

@@ -92,7 +92,8 @@ def test_flips_are_new_identities(tmp_path):
     assert source.train.pids.tolist() == [1, 13, 1, 14, 26, 14]
     for column in source.train[2:]:
         assert column.tolist() == [-1] * 6
-    _, pixels = streamed(source.train, source.open, split='train', height=5, width=4, channels=3)
+    size = {'height': 5, 'width': 4, 'channels': 3, 'resize': 'bilinear'}
+    _, pixels = streamed(source.train, source.open, split='train', **size)
     plain, flipped = np.split(pixels.read(np.arange(6)), 2)
     np.testing.assert_array_equal(plain, [picture('train', path[-10:]) for path in paths])
     np.testing.assert_array_equal(flipped, plain[:, :, ::-1])

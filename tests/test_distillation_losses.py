@@ -109,3 +109,20 @@ def test_distances_see_the_examples_of_all_devices():
     spread = jax.jit(jax.shard_map(mean, mesh=mesh, **options))
     whole = losses.distance_preservation(teacher, student).mean()
     np.testing.assert_allclose(spread(teacher, student), whole, rtol=1e-6)
+
+
+def test_the_gradient_of_distances_comes_from_all_devices():
+    """Each example is a row of its own device's loss and a column of all others'."""
+    rng = np.random.default_rng(0)
+    teacher, student = (jnp.asarray(rng.normal(size=(8, d)), jnp.float32) for d in (5, 3))
+
+    def slope(teacher, student, axis_name=None):
+        loss = partial(losses.distance_preservation, teacher, axis_name=axis_name)
+        return jax.grad(lambda x: loss(x).mean())(student)
+
+    mesh = parallel.mesh()
+    options = {'in_specs': (P(parallel.AXIS),) * 2, 'out_specs': P(parallel.AXIS)}
+    of_devices = partial(slope, axis_name=parallel.AXIS)
+    spread = jax.jit(jax.shard_map(of_devices, mesh=mesh, check_vma=False, **options))
+    whole = mesh.size * slope(teacher, student)  # a device has the mean over its own examples
+    np.testing.assert_allclose(spread(teacher, student), whole, rtol=1e-5, atol=1e-5)

@@ -1,58 +1,65 @@
 """Experiments run as their docstrings say, row by row, and go on where they stopped."""
 
+import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import command_line
 import numpy as np
-import pytest
+import smoke
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+from experiments import cuhk03_classic, rows, umts_figure3, umts_table1
 
-
-def experiment(name: str, workdir: Path, *arguments: str) -> str:
-    command = [sys.executable, '-m', f'experiments.{name}', f'--workdir={workdir}', *arguments]
-    command += ['--config=configs/umts_carousel.py:smoke', '--seeds=0']
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+experiment = functools.partial(command_line.experiment, config='umts_carousel')
 
 
 def test_table1_is_resumed_row_by_row(tmp_path):
-    rows = 'Baseline', 'T-net', 'UMTS(b5)', 'single-shot net', 'control: single shot'
-    rows += ('control: class prototypes',)
-    experiment('umts_table1', tmp_path, f'--rows={",".join(rows[:2])}')
-    trained = tmp_path / 'seed0' / 't_net' / 'result.json'
-    before = trained.stat().st_mtime_ns
-    printed = experiment('umts_table1', tmp_path, f'--rows={",".join(rows)}')
-    assert trained.stat().st_mtime_ns == before
-    lines = [line for line in printed.splitlines() if line.startswith('|')]
-    assert [line.split(' | ')[0].strip('| ') for line in lines[2:]] == list(rows)
-    assert '76.6 / 72.8' in printed
+    """The control without a teacher, and beside it a baseline that was trained elsewhere."""
+    names = 'Baseline', 'control: class prototypes'
+    experiment(umts_table1, tmp_path, f'--rows={names[1]}')
+    smoke.copy(smoke.finished('supervised_carousel'), tmp_path / 'seed0/baseline')
+    before = smoke.written(tmp_path / 'seed0')
+    printed = experiment(umts_table1, tmp_path, f'--rows={",".join(names)}')
+    assert smoke.written(tmp_path / 'seed0') == before
+    lines = [line.strip('| ').split(' | ') for line in printed.splitlines()]
+    assert [line[0] for line in lines[2:]] == list(names)
+    assert lines[2][-1] == '73.5 / 69.3 / 91.8 / 66.7'
     found = json.loads((tmp_path / 'table.json').read_text())
-    mAP = 100 * found['UMTS(b5)']['0']['mAP']
-    gain = mAP - 100 * found['Baseline']['0']['mAP']
-    assert f'| UMTS(b5) | 1 | {mAP:.1f} |' in printed
-    assert f'| {gain:+.1f} |' in next(line for line in lines if 'UMTS(b5)' in line)
+    assert found[names[1]]['0']['seconds'] > 0
+    assert found[names[0]]['0'] == smoke.result(tmp_path / 'seed0/baseline')['student']
+    plain, mAP = (100 * found[name]['0']['mAP'] for name in names)
+    assert lines[3][1:3] == ['1', f'{mAP:.1f}']
+    assert lines[3][4:] == [f'{mAP - plain:+.1f}', '–']
 
 
-def test_figure3_trains_every_scheme(tmp_path):
-    printed = experiment('umts_figure3', tmp_path)
+def made(name, workdir):
+    """The config of a row of table 1."""
+    return umts_table1.table(workdir)[name](smoke.config().copy_and_resolve_references())
+
+
+def test_a_row_of_table1_is_taught_by_another(tmp_path):
+    """A student by the T-net; the single-shot one by a network of single images of its own."""
+    config = made('UMTS(b3+b5)', tmp_path)
+    assert config.method.stages == (3, 5)
+    assert config.method.uncertainty
+    assert config.teachers.to_dict() == {'teacher': str(tmp_path / 'seed0/t_net')}
+    assert not made('MTS(all)', tmp_path).method.uncertainty
+    assert made('T-net', tmp_path).method.reads == 'stacked'
+    config, teacher = made('control: single shot', tmp_path), made('single-shot net', tmp_path)
+    assert config.method.teacher_reads == 'singles'
+    assert config.teachers.to_dict() == {'teacher': str(tmp_path / 'seed0/single_shot_net')}
+    assert (teacher.seed, teacher.method.reads, len(teacher.teachers)) == (1000, 'singles', 0)
+    config = made('UMTS(all) end to end', tmp_path)
+    assert config.method.joint
+    assert not config.teachers
+
+
+def test_figure3_has_every_scheme(tmp_path):
+    smoke.copy(smoke.finished('supervised_carousel'), tmp_path / 'seed0/a__single_images')
+    printed = experiment(umts_figure3, tmp_path)
     for scheme in ('A: single images', 'B: mean of K shots', 'C: K shots stacked', 'UMTS'):
         assert f'| {scheme} | 1 |' in printed
-
-
-@pytest.fixture(scope='module')
-def rows():
-    sys.path.insert(0, str(ROOT))
-    from experiments import rows
-
-    return rows
 
 
 def plant_classic(root: Path) -> None:
@@ -78,9 +85,8 @@ def plant_classic(root: Path) -> None:
     (root / 'splits_classic_labeled.json').write_text(json.dumps(splits))
 
 
-def test_the_classic_protocol_is_a_mean_over_splits(tmp_path, rows):
+def test_the_classic_protocol_is_a_mean_over_splits(tmp_path):
     from configs import supervised_cuhk03_classic
-    from experiments import cuhk03_classic
 
     plant_classic(tmp_path)
     config = supervised_cuhk03_classic.get_config('smoke')
@@ -103,7 +109,7 @@ def test_the_classic_protocol_is_a_mean_over_splits(tmp_path, rows):
 VALUES = (0.5, 0.6, 0.7), (0.4, 0.4)
 
 
-def test_every_ranking_has_a_table(rows):
+def test_every_ranking_has_a_table():
     """By the average precision that its protocol quotes."""
     other = {'protocol': 'i2v', 'quoted': 'mAP_trapezoid', 'mAP': 0.9, 'mAP_trapezoid': 0.25}
     one = {'protocol': 'market', 'quoted': 'mAP', 'mAP': 0.5, 'mAP_trapezoid': 0.4, 'rank-1': 0.75}
@@ -116,7 +122,7 @@ def test_every_ranking_has_a_table(rows):
     assert '| Baseline | 2 | 25.0 ± 0.0 | 12.5 ± 0.0 |' in second
 
 
-def test_spread_and_paired_gain(rows):
+def test_spread_and_paired_gain():
     of, base = ({k: {'quoted': 'mAP', 'mAP': v} for k, v in enumerate(vs)} for vs in VALUES)
     assert rows.spread([0.5, 0.6, 0.7]) == '60.0 ± 10.0'
     assert rows.gain(of, base) == '+15.0 ± 7.1'

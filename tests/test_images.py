@@ -14,7 +14,7 @@ from kd_jax.data import cache, images
 from kd_jax.data.records import DataError, from_rows, stamp_of
 
 ROOT = Path(__file__).parents[1]
-SIZE = {'height': 12, 'width': 6, 'channels': 3}
+SIZE = {'height': 12, 'width': 6, 'channels': 3, 'resize': 'bilinear'}
 
 
 @pytest.fixture
@@ -68,7 +68,8 @@ def test_streamed_equals_cached(home, channels):
 def test_decode_stretches_with_antialiasing():
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 255
-    pixels = images.decode(Image.fromarray(stripes), height=4, width=8, channels=1)
+    size = {**SIZE, 'height': 4, 'width': 8, 'channels': 1}
+    pixels = images.decode(Image.fromarray(stripes), **size)
     assert pixels.shape == (4, 8, 1)
     assert np.abs(pixels.astype(int) - 128).max() < 16
 
@@ -85,7 +86,7 @@ def test_decode_any_mode(mode, channels):
     elif mode not in ('CMYK', 'P'):
         image = gray.convert(mode)
     assert image.mode == mode
-    pixels = images.decode(image, height=12, width=6, channels=channels)
+    pixels = images.decode(image, **{**SIZE, 'channels': channels})
     assert pixels.dtype == np.uint8
     assert (pixels[:6] == 0).all()
     assert (pixels[6:] == 255).all()
@@ -93,7 +94,8 @@ def test_decode_any_mode(mode, channels):
 
 def test_decode_keeps_depth_of_16_bits():
     ramp = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16)
-    pixels = images.decode(Image.fromarray(ramp), height=16, width=16, channels=1)
+    size = {**SIZE, 'height': 16, 'width': 16, 'channels': 1}
+    pixels = images.decode(Image.fromarray(ramp), **size)
     np.testing.assert_array_equal(pixels.ravel(), np.arange(256))
 
 
@@ -256,7 +258,7 @@ def open_image(path):
         os.kill(os.getpid(), 9)
     return Image.open(home / path)
 rows = records.from_rows([(f'{i}.jpg', i, 0, 0, 0) for i in range(5)])
-size = {'height': 12, 'width': 6, 'channels': 3}
+size = {'height': 12, 'width': 6, 'channels': 3, 'resize': 'bilinear'}
 cache.cached(rows, open_image, split='train', home=home, **size)
 """
 

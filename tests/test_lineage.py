@@ -2,6 +2,7 @@ import json
 
 import pytest
 import smoke
+from ml_collections import ConfigDict
 
 from kd_jax import assembly, data, lineage, recipes, runs, train
 
@@ -27,11 +28,11 @@ def taught_by(run, name=NAME, **changes):
     return made
 
 
-def planted(run, classes=8, **changes):
+def planted(run, classes=8, fingerprint='', **changes):
     """A run of a teacher that was started, and no more."""
     locked = smoke.config(NAME).teachers.teacher.copy_and_resolve_references()
     locked.update_from_flattened_dict(changes)
-    runs.start(run, locked, {'classes': classes, 'data': ''})
+    runs.start(run, locked, {'classes': classes, 'data': fingerprint})
     return run
 
 
@@ -148,3 +149,47 @@ def test_distances_are_learned_from_a_teacher_of_other_identities(tmp_path):
     first, *_ = smoke.rows(tmp_path)
     assert first['distances'] > 0
     assert not {'logits', 'teacher_accuracy'} & set(first)
+
+
+def test_logits_are_of_the_same_images(tmp_path):
+    """As where another folder has as many identities, but other ones."""
+    given = taught_by(planted(tmp_path / 'teacher', fingerprint='theirs'))
+    with pytest.raises(ValueError, match=r'other images \(their fingerprint is theirs, here '):
+        train.run(given, tmp_path / 'run')
+    dataset = data.load(**given.data)
+    planted(tmp_path / 'same', fingerprint=dataset.fingerprint)
+    assembly.ready(taught_by(tmp_path / 'same'), tmp_path / 'run', dataset)
+    given.method.logits_weight = 0.0
+    assembly.ready(given, tmp_path / 'run', dataset)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'method.student_views': 9}, r'method\.student_views=9, but a set has sampling\.shots=4'),
+        ({'teachers.teacher.network.width': 8}, r'another network than the teacher'),
+        ({'teachers.teacher.method.reads': 'stacked'}, r"reads='stacked', but method vkd"),
+    ],
+)
+def test_what_does_not_fit_does_not_wait_for_the_teacher(tmp_path, changes, message):
+    given = config().copy_and_resolve_references()
+    given.update_from_flattened_dict(changes)
+    given.teachers.teacher.sampling.shots = given.sampling.shots
+    with pytest.raises(ValueError, match=message):
+        train.run(given, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_the_deepest_teacher_is_checked_before_anything_is_written(tmp_path):
+    given = config(generations=3).copy_and_resolve_references()
+    given.teachers.teacher.optimizer.learning_rat = 1.0
+    with pytest.raises(TypeError, match='learning_rat'):
+        train.run(given, tmp_path / 'run')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teacher_that_is_trained_first_has_the_data_of_its_student(tmp_path):
+    given = config(**{'method.logits_weight': 0.0}).copy_and_resolve_references()
+    given.teachers.teacher.data = ConfigDict({**given.data, 'train_identities': 12})
+    with pytest.raises(ValueError, match='was trained on'):
+        train.run(given, tmp_path / 'run')

@@ -7,7 +7,7 @@ import pytest
 import smoke
 from random_trees import random_init
 
-from kd_jax import losses, methods, parallel, recipes, train, trees, views
+from kd_jax import losses, methods, optimizers, parallel, recipes, train, trees, views
 from kd_jax.methods import supervised, vkd
 from kd_jax.views import Batch
 
@@ -166,10 +166,12 @@ def test_every_view_is_as_likely():
 
 
 def test_one_device_is_four_devices():
-    """With the teacher's statistics those of its batch, and SGD."""
+    """With the teacher's statistics those of its batch, its logits far apart, and SGD."""
     config = smoke.config('vkd_carousel')
     config.optimizer.update(name='sgd', warmup_epochs=0.0)
-    config.method.teacher_batch_norm = 'batch'
+    config.method.update(teacher_batch_norm='batch', temperature=2.0, distance_weight=1.0)
+    taught = trees.named(TAUGHT)
+    taught['params/neck/classifier/kernel'] = 300 * taught['params/neck/classifier/kernel']
     student = recipes.network(config, classes=8)
     method = recipes.method(config, student, {'teacher': student})
     pixels = np.random.default_rng(3).integers(0, 256, (4, 4, 32, 16, 3), np.uint8)
@@ -177,14 +179,15 @@ def test_one_device_is_four_devices():
     ends = []
     for count in (1, 4):
         mesh = parallel.mesh(jax.devices()[:count])
-        tx = train.optimizers.create(epochs=1.0, steps_per_epoch=4, **config.optimizer)
+        tx = optimizers.create(epochs=1.0, steps_per_epoch=4, **config.optimizer)
         step = train.make_train_step(
             method, recipes.augmentation(config), tx, mesh, seed=0, steps=4
         )
         state = train.create_state(method, tx, recipes.blank_batch(config), 0)
         state = parallel.replicate(state, mesh)
-        teachers = parallel.replicate({'teacher': TAUGHT}, mesh)
+        teachers = parallel.replicate({'teacher': trees.unnamed(taught)}, mesh)
         state, metrics = step(state, teachers, parallel.shard(raw, mesh))
+        assert min(metrics['logits'], metrics['distances']) > 0.01 * metrics['loss']
         ends.append((jax.device_get(state.variables), jax.device_get(metrics)))
     for one, four in zip(jax.tree.leaves(ends[0]), jax.tree.leaves(ends[1])):
         np.testing.assert_allclose(one, four, rtol=2e-4, atol=2e-5)

@@ -1,31 +1,31 @@
-"""VKD's experiments run as their docstrings say, on one working directory, and share its runs."""
+"""VKD's experiments do as their docstrings say, on one working directory, and share its runs."""
 
+import functools
 import json
-import shutil
-import sys
-from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
+import command_line
 import numpy as np
 import pytest
 import smoke
-from absl import app
 from PIL import Image
 
-sys.path.insert(0, str(smoke.ROOT))
+from experiments import (
+    rows,
+    vkd_ablation,
+    vkd_camera_bias,
+    vkd_cross,
+    vkd_gallery,
+    vkd_networks,
+    vkd_rows,
+    vkd_table1,
+)
+from kd_jax import data, embed
 
-from experiments import vkd_ablation, vkd_camera_bias, vkd_cross, vkd_table1
-
+experiment = functools.partial(command_line.experiment, config='vkd_carousel')
 ROWS = 'resnet10/4 teacher', 'resnet10/4 not distilled', 'resnet10/4 VKD'
-
-
-def experiment(name, workdir, *arguments):
-    """What it prints; its log, as absl writes it, is not looked at."""
-    command = ['-m', f'experiments.{name}', f'--workdir={workdir}', '--seeds=0', *arguments]
-    process = smoke.python(*command, '--config=configs/vkd_carousel.py:smoke')
-    ((code, printed, errors),) = smoke.ended(process)
-    assert code == 0, errors
-    return printed
+OTHER_WIDTH = '--networks=resnet10/4', '--config.network.width=8'  # for the same rows
 
 
 def cells(printed, ranking):
@@ -35,29 +35,29 @@ def cells(printed, ranking):
     return {name: rest for name, *rest in lines}
 
 
+def table(workdir):
+    return json.loads((workdir / 'table.json').read_text())
+
+
+# On three trained rows.
+
+
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
     """Where the gallery's experiment has trained the rows of the table."""
     home = tmp_path_factory.mktemp('vkd')
-    (home / 'printed').write_text(experiment('vkd_gallery', home, '--frames=1,4'))
+    (home / 'printed').write_text(experiment(vkd_gallery, home, '--frames=1,4', *OTHER_WIDTH))
     return home
 
 
-def summaries(workdir):
-    return {
-        row: found['0'] for row, found in json.loads((workdir / 'table.json').read_text()).items()
-    }
-
-
-def test_the_gallery_is_ranked_by_its_frames(workdir):
+def test_tracklets_are_ranked_by_their_frames(workdir):
     found = json.loads((workdir / 'gallery.json').read_text())
     assert list(found) == ['i2v', 'v2v']
     for ranking, by_row in found.items():
         assert tuple(by_row) == ROWS
         for row, by_frames in by_row.items():
-            told = next(
-                one for one in summaries(workdir)[row]['also'] if one['protocol'] == ranking
-            )
+            also = table(workdir)[row]['0']['also']
+            told = next(one for one in also if one['protocol'] == ranking)
             assert by_frames['4'] == [told['mAP_trapezoid']]  # as many as the config has
             assert by_frames['1'] != by_frames['4']
     value = 100 * found['i2v'][ROWS[0]]['1'][0]
@@ -69,81 +69,141 @@ def test_the_gallery_is_ranked_by_its_frames(workdir):
 
 
 def test_table1_finds_what_is_trained(workdir):
-    before = smoke.written(workdir / 'seed0')
-    printed = experiment('vkd_table1', workdir)
+    """And how long that took."""
+    before, kept = smoke.written(workdir / 'seed0'), table(workdir)
+    printed = experiment(vkd_table1, workdir)
     assert smoke.written(workdir / 'seed0') == before
+    assert table(workdir) == kept
+    assert all(kept[row]['0']['seconds'] > 0 for row in ROWS)
     found = cells(printed, 'market')
     assert tuple(found) == ROWS
-    teacher, alone, student = (100 * summaries(workdir)[row]['mAP'] for row in ROWS)
+    teacher, alone, student = (100 * kept[row]['0']['mAP'] for row in ROWS)
     assert found[ROWS[2]][1] == f'{student:.1f}'
     assert found[ROWS[2]][3:] == [f'{student - teacher:+.1f}', f'{student - alone:+.1f}']
 
 
 def test_the_camera_of_a_run(workdir):
-    printed = experiment('vkd_camera_bias', workdir)
+    with mock.patch.object(data, 'load', wraps=data.load) as load:
+        printed = experiment(vkd_camera_bias, workdir, *OTHER_WIDTH)
+    assert load.call_count == 1
     found = json.loads((workdir / 'camera_bias.json').read_text())
     assert tuple(found) == ROWS
     assert all(0 < seeds['0']['accuracy'] <= 1 for seeds in found.values())
     assert f'| {ROWS[2]} | 1 | {100 * found[ROWS[2]]["0"]["accuracy"]:.1f} | 25.0 |' in printed
 
 
-def test_a_row_of_an_ablation(workdir):
-    shutil.copytree(workdir / 'seed0/resnet10_4_teacher', workdir / 'seed0/teacher')
-    printed = experiment('vkd_ablation', workdir, '--rows=teacher,views of time')
-    assert tuple(cells(printed, 'market')) == ('teacher', 'views of time')
-    path = workdir / 'seed0/views_of_time/config.json'
-    assert json.loads(path.read_text())['config']['sampling']['views'] == 'temporal'
+# Rows that are not trained.
 
 
-def test_every_row_of_an_ablation_changes_one_thing():
-    rows = vkd_ablation.table(smoke.config('vkd_carousel'), Path('w'))
-    made = {name: row(smoke.config('vkd_carousel')) for name, row in rows.items()}
-    del made['teacher']
-    plain = made['VKD']
-    for name, config in made.items():
-        parts = [part for part in config if config[part] != plain[part]]
-        keys = {f'{p}.{k}' for p in parts if p != 'generations' for k in changed(config, plain, p)}
-        assert len(keys | ({'generations'} & set(parts))) == {
-            'VKD': 0, 'not distilled': 2, 'from scratch not distilled': 3
-        }.get(name, 1), name  # fmt: skip
-    assert made['not distilled'].method.logits_weight == 0
-    assert made['second generation'].generations == 2
-    assert made['without cameras'].sampling.views == 'any'
-    assert made['student of all views'].method.student_views == plain.sampling.shots
+@pytest.fixture
+def made(monkeypatch):
+    """The configs of the rows of an experiment, by the names of their directories."""
+    found = {}
+    summary = {'protocol': 'market', 'quoted': 'mAP', 'mAP': 0.5, 'rank-1': 0.5, 'also': []}
+
+    def trained(config, path, dataset):
+        found[path.name] = config
+        return dict(summary)
+
+    monkeypatch.setattr(rows, 'trained', trained)
+    return found
 
 
-def changed(config, plain, part):
-    """The keys in which a part differs."""
-    return [key for key, value in config[part].items() if value != plain[part][key]]
+def flat(tree, prefix=''):
+    """Leaves by dotted path."""
+    if not hasattr(tree, 'items'):
+        return {prefix: tree}
+    parts = (flat(tree[key], f'{prefix}.{key}' if prefix else key) for key in tree)
+    return {key: value for part in parts for key, value in part.items()}
 
 
-def test_a_student_of_another_network(workdir):
-    printed = experiment('vkd_cross', workdir, '--pairs=resnet10/8:resnet10/4')
-    rows = 'resnet10/8 teacher', *ROWS, 'resnet10/4 from resnet10/8'
-    assert tuple(cells(printed, 'i2v')) == rows
-    path = workdir / 'seed0/resnet10_4_from_resnet10_8/config.json'
-    config = json.loads(path.read_text())['config']
-    assert config['teachers'] == {
-        'teacher': str(workdir / 'seed0/resnet10_8_teacher'),
-        'start': str(workdir / 'seed0/resnet10_4_teacher'),
+OFF = {'method.logits_weight': 0.0, 'method.distance_weight': 0.0}
+CHANGED = {
+    'vkd': {},
+    'not_distilled': OFF,
+    'without_l_kd': {'method.logits_weight': 0.0},
+    'without_l_dp': {'method.distance_weight': 0.0},
+    'without_l_ce': {'method.identity_weight': 0.0},
+    'without_l_tr': {'method.triplet_weight': 0.0},
+    'logits_by_squares': {'method.logits': 'mse'},
+    'teacher_by_batch_statistics': {'method.teacher_batch_norm': 'batch'},
+    'logits_of_the_mean': {'method.set_logits': 'of_mean'},
+    'from_scratch': {'method.start': 'scratch'},
+    'from_scratch_not_distilled': {'method.start': 'scratch', **OFF},
+    'student_of_all_views': {'method.student_views': 4},
+    'views_of_time': {'sampling.views': 'temporal'},
+    'without_cameras': {'sampling.views': 'any'},
+    'second_generation': {'generations': 2},
+    'second_generation_at_full_rate': {'teachers.teacher': 'seed0/vkd'},
+}
+
+
+def test_a_row_of_an_ablation_changes_what_it_says(tmp_path, made):
+    printed = experiment(
+        vkd_ablation, tmp_path, '--config.network.pretrained={0}/{name}.safetensors'
+    )
+    assert {config.network.pretrained for config in made.values()} == {'{0}/resnet10.safetensors'}
+    assert [rows.slug(name) for name in cells(printed, 'market')] == list(made)
+    assert made.pop('teacher').method.name == 'supervised'
+    plain = flat(made['vkd'])
+    assert plain['teachers.teacher'] == str(tmp_path / 'seed0/teacher')
+    found = {
+        row: {key: value for key, value in flat(config).items() if value != plain[key]}
+        for row, config in made.items()
     }
-    assert config['network']['width'] == 4
+    last = found['second_generation_at_full_rate']
+    last['teachers.teacher'] = last['teachers.teacher'].removeprefix(f'{tmp_path}/')
+    assert found == CHANGED
+
+
+def test_a_student_of_another_network(tmp_path, made):
+    printed = experiment(vkd_cross, tmp_path, '--pairs=resnet10/8:resnet10')
+    names = 'resnet10/8 teacher', *ROWS, 'resnet10/4 from resnet10/8'
+    assert tuple(cells(printed, 'market')) == names
+    config = made['resnet10_4_from_resnet10_8']
+    assert config.teachers.to_dict() == {
+        'teacher': str(tmp_path / 'seed0/resnet10_8_teacher'),
+        'start': str(tmp_path / 'seed0/resnet10_4_teacher'),
+    }
+    assert config.network.width == 4
+    assert made['resnet10_8_teacher'].network.width == 8
+
+
+def test_a_row_of_one_pair_of_several(tmp_path, made):
+    row = 'resnet10/8 from resnet10/4'
+    pairs = '--pairs=resnet10/8:resnet10/4,resnet10/4:resnet10/8'
+    assert tuple(cells(experiment(vkd_cross, tmp_path, pairs, f'--rows={row}'), 'market')) == (row,)
+
+
+def test_a_network_as_wide_as_published_is_called_by_its_name(tmp_path, made):
+    wide = '--config.network.width=64'
+    default = experiment(vkd_table1, tmp_path, wide)
+    assert default == experiment(vkd_table1, tmp_path, wide, '--networks=resnet10')
+    assert default == experiment(vkd_table1, tmp_path, '--networks=resnet10/64,resnet10/64')
+    assert set(made) == {'resnet10_teacher', 'resnet10_not_distilled', 'resnet10_vkd'}
+    assert {config.network.width for config in made.values()} == {64}
+
+
+def test_the_last_stride_of_densenet_is_as_published(tmp_path, made):
+    experiment(vkd_table1, tmp_path, '--networks=densenet121,resnet34')
+    strides = {row: config.network.last_stride for row, config in made.items()}
+    assert {row for row, stride in strides.items() if stride == 2} == {
+        row for row in strides if row.startswith('densenet121')
+    }
+    assert made['densenet121_4_teacher'].network.name == 'densenet121'
 
 
 def test_the_paper_stands_beside_its_networks():
     teacher, student = 'resnet34 teacher', 'resnet34 VKD'
-    assert vkd_table1.paper('resnet34')['i2v'] == {
+    assert vkd_table1.paper(vkd_rows.Network('resnet34', 64))['i2v'] == {
         teacher: ('80.81 / 70.74',),
         student: ('82.17 / 73.68',),
     }
-    assert vkd_table1.paper('resnet10/16') == {}
+    assert vkd_table1.paper(vkd_rows.Network('resnet34', 16)) == {}
+    assert vkd_table1.paper(vkd_rows.Network('resnet10', 64)) == {}
 
 
-@pytest.mark.parametrize('pairs', [[], ['resnet50'], ['a:b:c']])
-def test_what_is_no_pair(pairs, monkeypatch):
-    monkeypatch.setattr(vkd_cross, 'PAIRS', SimpleNamespace(value=pairs))
-    with pytest.raises(app.UsageError, match=r'--pairs=.*: pairs TEACHER:STUDENT'):
-        vkd_cross.pairs()
+# What a linear classifier reads.
 
 
 def test_a_camera_that_shows_is_read_and_one_that_does_not_is_not():
@@ -156,3 +216,21 @@ def test_a_camera_that_shows_is_read_and_one_that_does_not_is_not():
     assert vkd_camera_bias.accuracy(noise, cameras, held)[0] < 0.5
     prior = (cameras[held] == np.bincount(cameras[~held]).argmax()).mean()
     assert vkd_camera_bias.accuracy(noise, cameras, held)[1] == prior
+
+
+def test_of_a_large_gallery_some_images_are_drawn(monkeypatch):
+    drawn, gallery = [], data.load(**smoke.config('vkd_carousel').data).gallery
+
+    def embedded(network, read, images, batch, mesh):
+        drawn.append(images[:, 0].tolist())
+        return np.zeros((len(images), 2))
+
+    monkeypatch.setattr(embed, 'embed_rows', embedded)
+    monkeypatch.setattr(vkd_camera_bias, 'MOST', 30)
+    images = vkd_camera_bias.usable(gallery.records)[5:]
+    for seed in (0, 0, 1):
+        one = vkd_networks.Opened('', seed, (print, {}), SimpleNamespace(batch=8))
+        vkd_camera_bias.of_row(one, images, gallery)
+    assert len(set(drawn[0])) == 30 < len(images)
+    assert set(drawn[0]) <= set(images.tolist())
+    assert drawn[0] == drawn[1] != drawn[2]

@@ -16,6 +16,9 @@ from kd_jax.methods import vkd
         ({'teacher_batch_norm': 'none'}, r"method\.teacher_batch_norm='none'"),
         ({'start': 'imagenet'}, r"method\.start='imagenet'"),
         ({'student_views': 0}, r'method\.student_views=0'),
+        ({'temperature': 0.0}, r'method\.temperature=0\.0: .* above 0'),
+        ({'logits_weight': -1.0}, r'method\.logits_weight=-1\.0: from 0 on'),
+        ({'distance_weight': -0.5}, r'method\.distance_weight=-0\.5'),
     ],
 )
 def test_refusals(options, message):

@@ -40,7 +40,7 @@ class Dataset(NamedTuple):
     """Three splits, and further test sets by name (query, gallery); `test` names the first.
 
     `gallery` is `query` itself where a protocol draws both from one pool. `fingerprint` is equal
-    wherever the same images are read at the same size. `tracklets`: all splits consist of them.
+    wherever the same images are read in the same way. `tracklets`: all splits consist of them.
     """
 
     name: str
@@ -72,6 +72,7 @@ def load(
     height: int,
     width: int,
     channels: int = 3,
+    resize: str = 'bilinear',
     feed: str = 'cached',
     on_bad_image: str = 'error',
     cache_dir: str = '',
@@ -79,16 +80,18 @@ def load(
 ) -> Dataset:
     """The data set that kd_jax/data/`name`.py reads, its images as uint8[height, width, channels].
 
-    `feed` is where pixels come from: `stream` decodes each time, `cached` and `device` once, into
-    a file in `cache_dir` or else beside the data. A bad image is an `error`, or `skip` leaves it
-    out. All other keywords go to the reader. Raises ValueError for an unknown choice, DataError
-    for data that is not as it should be.
+    They are stretched to that size (`resize` is `bilinear` or `bicubic`), or keep their shape amid
+    black (`pad`). `feed` is where pixels come from: `stream` decodes each time, `cached` and
+    `device` once, into a file in `cache_dir` or else beside the data. A bad image is an `error`, or
+    `skip` leaves it out. All other keywords go to the reader. Raises ValueError for an unknown
+    choice, DataError for data that is not as it should be.
     """
     if feed not in FEEDS:
         raise ValueError(f'feed={feed!r}: choose one of {", ".join(FEEDS)}')
     source = read(name, cache_dir=cache_dir, **options)
     _check(name, source.train, source.tests())
-    wanted = {'height': height, 'width': width, 'channels': channels, 'on_bad_image': on_bad_image}
+    wanted = {'height': height, 'width': width, 'channels': channels, 'resize': resize}
+    wanted |= {'on_bad_image': on_bad_image}
     if feed != 'stream':
         wanted |= {'home': source.home, 'cache_dir': cache_dir, 'stamp': source.stamp}
     pixels_of = streamed if feed == 'stream' else cached
@@ -98,7 +101,7 @@ def load(
     }
     made_by = json.dumps({key: options[key] for key in sorted(options) if key != 'root'})
     columns = [split.records for split in splits.values()]
-    content = fingerprint(*columns, height, width, channels, made_by)
+    content = fingerprint(*columns, height, width, channels, resize, made_by)
     (query, gallery), *more = (pair(splits, test) for test in source.tests())
     further = dict(zip(source.more, more))
     facts = {'more': further, 'test': source.test, 'tracklets': source.tracklets}

@@ -33,20 +33,22 @@ def cached(
     height: int,
     width: int,
     channels: int,
+    resize: str,
     on_bad_image: str = 'error',
     stamp: Callable[[Records], str] | None = None,
 ) -> tuple[Records, Pixels]:
     """Records and pixels that are decoded once, into a file that later runs map into memory.
 
     The file is `split`-KEY.npy in `cache_dir` or else `home`/.kd_jax, where KEY changes with the
-    images' names, the `stamp` of what is behind them (by default their files' sizes and times)
-    and the shape. Without a folder for the file the pixels stay in memory. Raises ImageError for
-    the first bad image, or leaves them all out with `on_bad_image='skip'`; DataError if the cache
-    cannot be written.
+    images' names, the `stamp` of what is behind them (by default their files' sizes and times),
+    the shape and `resize`. Without a folder for the file the pixels stay in memory. Raises
+    ImageError for the first bad image, or leaves them all out with `on_bad_image='skip'`; DataError
+    if the cache cannot be written.
     """
-    check(channels, on_bad_image)
+    check(channels, resize, on_bad_image)
     shape = height, width, channels
-    decode_all = partial(sweep, records, reader(open, shape), split, skip=on_bad_image == 'skip')
+    one = reader(open, shape, resize)
+    decode_all = partial(sweep, records, one, split, skip=on_bad_image == 'skip')
     if home is None and not (cache_dir and stamp):
         blocks = [np.empty((0, *shape), np.uint8)]
         bad = decode_all(store=blocks.append)
@@ -54,7 +56,8 @@ def cached(
     else:
         folder = Path(cache_dir).expanduser() if cache_dir else home / '.kd_jax'
         stamped = stamp(records) if stamp else stamp_of(home / path for path in files_of(records))
-        key = fingerprint('\n'.join(records.paths.tolist()), stamped, *shape, DECODER)
+        paths = '\n'.join(records.paths.tolist())
+        key = fingerprint(paths, stamped, *shape, resize, DECODER)
         file = folder / f'{split}-{key}.npy'
         _clean(folder)
         array, bad = _load(file) or _write(file, len(records.paths), shape, decode_all)

@@ -148,7 +148,7 @@ def asked(protocol: str, task: Task, same_camera: str) -> Queries:
 def unreadable(source: Source) -> dict[str, str]:
     """What is wrong with each image that cannot be decoded, by its path."""
     paths = dict.fromkeys(p for split in source.splits().values() for p in split.paths.tolist())
-    one = images.reader(lambda path: drafted(source, path), (SIDE, SIDE, 3))
+    one = images.reader(lambda path: drafted(source, path), (SIDE, SIDE, 3), 'bilinear')
 
     def decoded(path: str) -> UInt8[np.ndarray, 'h w 3']:
         try:

@@ -164,9 +164,8 @@ def _tracklet_sets(pool, tracklets, sets, shots, views, rng) -> np.ndarray:
     of_each = [pool[tracklets == number] for number in np.unique(tracklets)]
     if views == 'multiview':
         return np.stack([_multiview(of_each, shots, rng) for _ in range(sets)])
-    chosen = rng.permutation(len(of_each))[:sets]
-    if len(chosen) < sets:
-        chosen = np.concatenate([chosen, rng.choice(len(of_each), sets - len(chosen))])
+    # With replacement as soon as there are too few, as VKD's code draws them.
+    chosen = rng.choice(len(of_each), sets, replace=len(of_each) < sets)
     return np.stack([_frames(of_each[number], shots, views, rng) for number in chosen])
 
 

@@ -185,7 +185,7 @@ def picture(
     height, width = (max(1, round(scale * side)) for side in size)
     try:
         with source.open(str(source.train.paths[row])) as image:
-            return decode(image, height=height, width=width, channels=3)
+            return decode(image, height=height, width=width, channels=3, resize='bilinear')
     except (*DAMAGE, DataError):
         return None
 

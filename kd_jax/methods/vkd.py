@@ -78,6 +78,8 @@ def make(
     than a set has, a missing teacher, and one of other classes unless `logits_weight` is 0.
     """
     _check(set_logits, teacher_batch_norm, start, logits, teachers, student_views)
+    distillation = Distillation(logits, temperature, logits_weight, distance_weight)
+    _check_numbers(distillation)
     if logits_weight:
         _check_classes(student, teachers['teacher'])
     base = supervised.make(
@@ -90,16 +92,16 @@ def make(
         set_logits,
         teacher_batch_norm,
         supervised.Objective(**objective),
-        Distillation(logits, temperature, logits_weight, distance_weight),
+        distillation,
         axis_name,
     )
     begin = partial(_start, student) if start == 'teacher' else None
     teach, loss = partial(_teach, parts), partial(_loss, parts)
-    return Method(partial(_init, student), teach, loss, base.embed, start=begin)
+    return Method(partial(_init, parts), teach, loss, base.embed, start=begin)
 
 
-def _init(student: nn.Module, rng: jax.Array, batch: Batch) -> Tree:
-    images = views.singles(batch.images)
+def _init(parts: Parts, rng: jax.Array, batch: Batch) -> Tree:
+    student, images = parts.student, views.singles(some_views(batch, parts.views).images)
     return trees.join(student=student.init(supervised.student_key(rng), images))
 
 
@@ -187,6 +189,14 @@ def _check_alike(own: Tree, given: Tree) -> None:
             'the student has another network than the teacher that it would start from: set '
             "method.start=scratch, or config.teachers.start to a run of the student's network"
         )
+
+
+def _check_numbers(weigh: Distillation) -> None:
+    if weigh.temperature <= 0:
+        raise ValueError(f'method.temperature={weigh.temperature}: it divides logits; above 0')
+    for key in ('logits_weight', 'distance_weight'):
+        if getattr(weigh, key) < 0:
+            raise ValueError(f'method.{key}={getattr(weigh, key)}: from 0 on, which is off')
 
 
 def _check_classes(student: nn.Module, teacher: nn.Module) -> None:
