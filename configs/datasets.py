@@ -15,7 +15,7 @@ class Setting(NamedTuple):
     """A reader with its options, the size of its images, and how they are fed and ranked.
 
     `flip` is how often an image is mirrored: never where that shows somebody else. `resize` is
-    that of VKD's code for its data sets.
+    'bilinear', but what VKD's code does on the data sets that are VKD's alone.
     """
 
     name: str

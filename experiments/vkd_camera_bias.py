@@ -5,9 +5,9 @@
 Teacher, student and the student that is not distilled, trained as by vkd_table1 or found in its
 --workdir. Logistic regression on the features of the gallery images of half of the test
 identities, scored on the images of the other half: a feature that knows whom it sees from where
-says less about the next. The prior is the share of the most frequent camera. The lower, the less
-a feature is biased. Of more than 20,000 images, so many are drawn by the seed. --rows, --seeds and
---networks choose as in vkd_table1.
+says less about the next. The prior is the share of the camera that is most frequent among the
+former. The lower, the less a feature is biased. Of more than 20,000 images, so many are drawn by
+the seed. --rows, --seeds and --networks choose as in vkd_table1.
 """
 
 from functools import partial
@@ -95,6 +95,7 @@ def text(found: dict[str, dict[int, dict]]) -> str:
 
 
 def main(_):
+    vkd_networks.check()
     dataset = data.load(**vkd_rows.config().data)
     images = usable(dataset.gallery.records)
     found: dict[str, dict[int, dict]] = {}

@@ -89,6 +89,7 @@ def draw(found: Curves, path: Path) -> None:
 
 def main(_):
     workdir, config = Path(rows.WORKDIR.value), vkd_rows.config()
+    vkd_networks.check()
     frames, protocol = rows.numbers(FRAMES, 1), of_tracklets(config.evaluate.protocol)
     found = curves(frames, protocol, data.load(**config.data))
     runs.write_json(workdir / 'gallery.json', found)

@@ -33,6 +33,12 @@ def chosen() -> list[vkd_rows.Network]:
     return list(dict.fromkeys(given)) or [vkd_rows.network_of(config)]
 
 
+def check() -> None:
+    """Raise the UsageError of a flag before a data set is read."""
+    rows.chosen(vkd_rows.of_networks(chosen(), Path(rows.WORKDIR.value)))
+    rows.numbers(rows.SEEDS, 0)
+
+
 def opened(dataset: data.Dataset) -> Iterator[Opened]:
     """Every row of the chosen networks and every seed, once all are trained or found."""
     workdir = Path(rows.WORKDIR.value)

@@ -37,7 +37,7 @@ def config() -> ConfigDict:
     found = rows.CONFIG.value
     if found.method.name != 'vkd':
         raise app.UsageError(f'--config: its method is {found.method.name}, not vkd')
-    if not isinstance(found.teachers.get('teacher'), ConfigDict):
+    if not ('teacher' in found.teachers and isinstance(found.teachers.teacher, ConfigDict)):
         raise app.UsageError(
             '--config.teachers: here the teacher is a row of the table, trained from its config'
         )
@@ -60,7 +60,7 @@ def named(text: str, flag: str, config: ConfigDict) -> Network:
 
 
 def with_network(config: ConfigDict, network: Network) -> ConfigDict:
-    """The config with that network, its teacher's too."""
+    """The config with that network, its teacher's too; DenseNet-121 with VKD's last stride."""
     for one in (config, config.teachers.teacher):
         one.network.update(network._asdict())
         one.network.pretrained = one.network.pretrained.replace('{name}', network.name)

@@ -43,11 +43,14 @@ def assemble(config: ConfigDict, dataset: Dataset, teachers: dict[str, lineage.T
 
 
 def ready(config: ConfigDict, workdir: Path, dataset: Dataset) -> Parts:
-    """The parts of a config, once those of all teachers that will be trained are put together."""
+    """The parts of a config, once those of all teachers that will be trained are put together.
+
+    Raises as `assemble` does, and ValueError where weights, data or teachers do not fit.
+    """
     teachers = lineage.teachers(config, workdir)
     parts = assemble(config, dataset, teachers)
-    for teacher in teachers.values():
-        lineage.check_data(config, teacher, dataset.fingerprint)
+    for name, teacher in teachers.items():
+        lineage.check_data(name, config, teacher, dataset.fingerprint)
         if not teacher.given:
             ready(teacher.config, teacher.run, dataset)
     check_start(config, workdir, dataset)
@@ -59,7 +62,7 @@ def ready(config: ConfigDict, workdir: Path, dataset: Dataset) -> Parts:
 def rehearse(
     config: ConfigDict, method: Method, teachers: dict[str, lineage.Teacher], classes: int
 ) -> None:
-    """Go through a method's start by shapes alone: what does not fit must not wait for teachers."""
+    """Initialise and start a method by shapes alone, as its teachers may yet have to be trained."""
     key, batch = jax.random.key(0), recipes.blank_batch(config)
     variables = jax.eval_shape(method.init, key, batch)
     if method.start:

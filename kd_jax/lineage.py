@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from kd_jax import recipes, runs
 
+START = 'start'  # the name of a teacher that gives its weights and teaches nothing
 NEXT_GENERATION = 0.1  # of its learning rate is that of the next one
 SMALLEST_RATE = 1e-5
 
@@ -81,10 +82,12 @@ def _before(config: ConfigDict) -> ConfigDict:
 
 def _check(name: str, config: ConfigDict, teacher: Teacher) -> None:
     """A teacher has the student's images, and reads them as the student's method wants it to."""
-    label = f'teacher {name} ({teacher.run})'
+    label = _label(name, teacher)
     check_size(label, teacher.config, config)
     theirs, ours = runs.content(teacher.config), runs.content(config)
-    if theirs != ours and not (teacher.given and _logits_weight(config) == 0):
+    classless = name == START or _logits_weight(config) == 0
+    if theirs != ours and not (teacher.given and classless):
+        theirs, ours = _unlike(theirs, ours), _unlike(ours, theirs)
         raise ValueError(f'{label} was trained on {theirs}, but this config has {ours}')
     made = recipes.reads(teacher.config)
     if made == 'stacked':
@@ -97,15 +100,26 @@ def _check(name: str, config: ConfigDict, teacher: Teacher) -> None:
         )
 
 
-def check_data(config: ConfigDict, teacher: Teacher, fingerprint: str) -> None:
-    """ValueError where logits would be distilled of a teacher that was trained on other images."""
-    theirs = runs.fingerprint_of(teacher.run) if teacher.given else fingerprint
-    if _logits_weight(config) and theirs != fingerprint:
+def check_data(name: str, config: ConfigDict, teacher: Teacher, fingerprint: str) -> None:
+    """ValueError where logits would be distilled of a teacher that was trained on other data."""
+    if name == START or not _logits_weight(config) or not teacher.given:
+        return
+    theirs = runs.fingerprint_of(teacher.run)
+    if theirs != fingerprint:
         raise ValueError(
-            f'{teacher.run} was trained on other images (their fingerprint is {theirs}, here '
-            f'{fingerprint}), whose identities need not be these: method.logits_weight=0 distils '
-            'its distances only'
+            f'{_label(name, teacher)} was trained on other data, of which the identities need not '
+            f'be these: an image was added, removed or renamed, or resized otherwise (fingerprint '
+            f'{theirs}, here {fingerprint}). method.logits_weight=0 distils its distances only'
         )
+
+
+def _unlike(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The entries that another does not have."""
+    return {key: value for key, value in one.items() if (key, value) not in other.items()}
+
+
+def _label(name: str, teacher: Teacher) -> str:
+    return f'teacher {name} ({teacher.run})'
 
 
 def _logits_weight(config: ConfigDict) -> float | None:

@@ -52,7 +52,7 @@ class Course(NamedTuple):
     checkpoint_every: float
 
     def of(self, known: int, shown: int) -> 'Course':
-        """The same course with `steps_per_epoch` filled in, where a step shows so many of all."""
+        """The same course with `steps_per_epoch` filled in, where a step shows `shown` of all."""
         derived = max(1, known // shown)
         return self._replace(steps_per_epoch=self.steps_per_epoch or derived)
 
@@ -139,7 +139,10 @@ def plan(config: ConfigDict, dataset: Dataset) -> Callable[[int], sampling.Plan]
 
 
 def course(config: ConfigDict, dataset: Dataset) -> Course:
-    """How long a config trains on a data set; where it consists of tracklets, they are counted."""
+    """How long a config trains on a data set.
+
+    For images, of a data set that consists of tracklets, it is tracklets that are counted.
+    """
     given = Course(**config.train)
     supervised.check_choice('train.epoch_of', given.epoch_of, EPOCH_OF)
     if given.epoch_of == 'identities':

@@ -154,7 +154,7 @@ def test_distances_are_learned_from_a_teacher_of_other_identities(tmp_path):
 def test_logits_are_of_the_same_images(tmp_path):
     """As where another folder has as many identities, but other ones."""
     given = taught_by(planted(tmp_path / 'teacher', fingerprint='theirs'))
-    with pytest.raises(ValueError, match=r'other images \(their fingerprint is theirs, here '):
+    with pytest.raises(ValueError, match=r'on other data, .*\(fingerprint theirs, here '):
         train.run(given, tmp_path / 'run')
     dataset = data.load(**given.data)
     planted(tmp_path / 'same', fingerprint=dataset.fingerprint)
@@ -193,3 +193,11 @@ def test_a_teacher_that_is_trained_first_has_the_data_of_its_student(tmp_path):
     given.teachers.teacher.data = ConfigDict({**given.data, 'train_identities': 12})
     with pytest.raises(ValueError, match='was trained on'):
         train.run(given, tmp_path / 'run')
+
+
+def test_what_a_student_starts_from_may_be_of_other_data(tmp_path):
+    """It gives its weights, without classes."""
+    other = planted(tmp_path / 'other', 6, 'theirs', **{'data.train_identities': 6})
+    given = config()
+    given.teachers.start = str(other)
+    assembly.ready(given, tmp_path / 'run', data.load(**given.data))

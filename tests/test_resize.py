@@ -113,7 +113,7 @@ def test_an_unknown_word_is_refused_with_the_choices(root, feed):
 
 
 def test_vkd_reads_as_its_code_does():
-    """Three data sets are stretched bicubically, any other is padded; not so for other methods."""
+    """Three data sets are stretched bicubically and tigers padded; all others are as they were."""
     chosen = {name: setting.resize for name, setting in SETTINGS.items()}
     vkd = {name: chosen.pop(name) for name in ('mars', 'duke_video_vkd', 'veri776_tracks')}
     assert set(vkd.values()) == {'bicubic'}

@@ -34,7 +34,8 @@ def told(views, sets=2, shots=4):
 @pytest.mark.parametrize('views', OF_IMAGES)
 def test_images_of_identities(views):
     """Of 6, 6, 12 and 12, whatever their tracklets are."""
-    assert told(views, shots=6, sets=9) == []
+    assert told(views, shots=6, sets=6) == []
+    assert told(views, shots=1, sets=9) == ['2 identities have fewer than 9 images: repeated']
     assert told(views, shots=7) == ['2 identities have fewer than 7 images: repeated']
     assert told(views, shots=13) == ['4 identities have fewer than 13 images: repeated']
 
@@ -53,8 +54,11 @@ def test_frames_of_tracklets(views):
     frames = '4 tracklets have fewer than 4 frames: repeated'
     assert told(views, shots=1, sets=1) == []
     assert told(views, sets=1) == [frames]
-    assert told(views) == [frames, '1 identities have fewer than 2 tracklets: drawn again']
-    again = '3 identities have fewer than 4 tracklets: drawn again'
+    assert told(views) == [
+        frames,
+        '1 identities have fewer than 2 tracklets: drawn with replacement',
+    ]
+    again = '3 identities have fewer than 4 tracklets: drawn with replacement'
     assert told(views, shots=1, sets=4) == [again]
 
 
@@ -72,4 +76,4 @@ def test_a_plan_tells_of_them(caplog):
     config.sampling.update(views='chunk', shots=5, sets=9)
     recipes.plan(config, dataset)
     assert '64 tracklets have fewer than 5 frames: repeated\n' in caplog.text
-    assert '8 identities have fewer than 9 tracklets: drawn again\n' in caplog.text
+    assert '8 identities have fewer than 9 tracklets: drawn with replacement\n' in caplog.text

@@ -85,7 +85,6 @@ def test_too_few_tracklets_are_all_drawn_with_replacement(views):
     tracklets = np.repeat([3, 4, 8], [5, 4, 6])
     shown = tracklets[draws(tracklets, views, 3, sets=4)][:, :, 0]
     kinds = [len(set(row.tolist())) for row in shown]
-    assert set(kinds) <= {1, 2, 3}
     assert 0.25 < np.mean(np.array(kinds) == 3) < 0.65
 
 

@@ -42,8 +42,9 @@ def short_identities(index: Index, images: int) -> int:
 def shortages(index: Index, *, identities: int, sets: int, shots: int, views: str) -> list[str]:
     """What is too short for sets as `views` wants them, in words, with how many there are."""
     if views not in OF_TRACKLETS:
-        short = short_identities(index, shots)
-        return [f'{short} identities have fewer than {shots} images: repeated'] * (short > 0)
+        least = max(sets, shots)
+        short = short_identities(index, least)
+        return [f'{short} identities have fewer than {least} images: repeated'] * (short > 0)
     owners = np.repeat(np.arange(len(index.starts) - 1), np.diff(index.starts))
     pairs = np.stack([owners, index.groups['tracklet'][index.order]])
     known, frames = np.unique(pairs, axis=1, return_counts=True)
@@ -56,7 +57,10 @@ def shortages(index: Index, *, identities: int, sets: int, shots: int, views: st
     else:
         counts = [
             (frames < shots, f'tracklets have fewer than {shots} frames: repeated'),
-            (of_each < sets, f'identities have fewer than {sets} tracklets: drawn again'),
+            (
+                of_each < sets,
+                f'identities have fewer than {sets} tracklets: drawn with replacement',
+            ),
         ]
     return [f'{short.sum()} {text}' for short, text in counts if short.any()]
 

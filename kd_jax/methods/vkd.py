@@ -179,7 +179,7 @@ def _start(student: nn.Module, variables: Tree, teachers: dict[str, Tree]) -> Tr
 
 
 def _check_alike(own: Tree, given: Tree) -> None:
-    """Raises ValueError unless both are variables of the same network, but for the classifier."""
+    """Raises ValueError unless both have the same variables, but for neck and classifier."""
     shapes = [
         {name: leaf.shape for name, leaf in trees.named(tree).items() if '/neck/' not in name}
         for tree in (own, given)
@@ -192,10 +192,10 @@ def _check_alike(own: Tree, given: Tree) -> None:
 
 
 def _check_numbers(weigh: Distillation) -> None:
-    if weigh.temperature <= 0:
+    if not weigh.temperature > 0:
         raise ValueError(f'method.temperature={weigh.temperature}: it divides logits; above 0')
     for key in ('logits_weight', 'distance_weight'):
-        if getattr(weigh, key) < 0:
+        if not getattr(weigh, key) >= 0:
             raise ValueError(f'method.{key}={getattr(weigh, key)}: from 0 on, which is off')
 
 
