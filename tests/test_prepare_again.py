@@ -64,7 +64,7 @@ def test_killed_and_started_again(tmp_path, event, pattern, kept):
     for name, stat in notes.items():
         assert (folder / name).stat().st_ino == stat.st_ino
         assert (folder / name).stat().st_mtime_ns == stat.st_mtime_ns
-    unbroken = prepared_from('folder', raw, tmp_path / 'unbroken')
+    unbroken = prepared_from('folder', raw, tmp_path / 'unbroken', sequences=True)
     one, two = ({f.name: f.read_bytes() for f in place.iterdir()} for place in (folder, unbroken))
     assert one == two
     assert os.listdir(folder.parent) == ['1.0.0']

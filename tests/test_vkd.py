@@ -169,7 +169,8 @@ def test_one_device_is_four_devices():
     """With the teacher's statistics those of its batch, its logits far apart, and SGD."""
     config = smoke.config('vkd_carousel')
     config.optimizer.update(name='sgd', warmup_epochs=0.0)
-    config.method.update(teacher_batch_norm='batch', temperature=2.0, distance_weight=1.0)
+    config.method.update(teacher_batch_norm='batch', temperature=2.0)
+    config.method.update(logits_weight=1.0, distance_weight=1.0)
     taught = trees.named(TAUGHT)
     taught['params/neck/classifier/kernel'] = 300 * taught['params/neck/classifier/kernel']
     student = recipes.network(config, classes=8)

@@ -125,7 +125,9 @@ def _task(name: str, test: Test, asking: str, asked: str, frames: int) -> Task:
     for side, found in ('query', query), ('gallery', gallery):
         if not len(found.pids):
             raise ValueError(
-                f'protocol {name} ranks tracklets, but no {side} image has a known one'
+                f'protocol {name} ranks tracklets, but no {side} image has a known one in the '
+                'gallery: --config.evaluate.protocol=market ranks images, and a folder whose names '
+                'have sequences has longer tracklets with --config.data.sequences=False'
             )
     if PROTOCOLS[name].joined:
         if not test.tracklets:
