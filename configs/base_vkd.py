@@ -81,8 +81,8 @@ def distilled(config: ConfigDict, taught_by: ConfigDict) -> ConfigDict:
 def small(dataset: str) -> ConfigDict:
     """VKD at the size of `base.small`, its teacher trained on single images.
 
-    There the paper's α and β are too small to do anything, and a teacher that was trained on sets
-    of 8 views is worse than its student on single images.
+    α and β are larger than the paper's, for a narrow embedding and a short schedule; how large they
+    may be depends on the teacher (experiments/results/vkd.md).
     """
     config, by = (base.small(base.supervised(dataset)) for _ in range(2))
     for one in (config, by):

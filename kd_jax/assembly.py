@@ -42,20 +42,23 @@ def assemble(config: ConfigDict, dataset: Dataset, teachers: dict[str, lineage.T
     return Parts(method, recipes.augmentation(config), tx, plan, course)
 
 
-def ready(config: ConfigDict, workdir: Path, dataset: Dataset) -> Parts:
+def ready(
+    config: ConfigDict, workdir: Path, dataset: Dataset, teachers: dict[str, lineage.Teacher]
+) -> Parts:
     """The parts of a config, once those of all teachers that will be trained are put together.
 
     Raises as `assemble` does, and ValueError where weights, data or teachers do not fit.
     """
-    teachers = lineage.teachers(config, workdir)
     parts = assemble(config, dataset, teachers)
     for name, teacher in teachers.items():
         lineage.check_data(name, config, teacher, dataset.fingerprint)
         if not teacher.given:
-            ready(teacher.config, teacher.run, dataset)
-    check_start(config, workdir, dataset)
-    if teachers:
-        rehearse(config, parts.method, teachers, dataset.classes)
+            theirs = lineage.teachers(teacher.config, teacher.run)
+            ready(teacher.config, teacher.run, dataset, theirs)
+    if not (workdir / 'checkpoints').exists():  # one that goes on has started
+        recipes.check_weights(config, dataset.classes)
+        if teachers:
+            rehearse(config, parts.method, teachers, dataset.classes)
     return parts
 
 
@@ -71,9 +74,3 @@ def rehearse(
             for name, one in teachers.items()
         }
         method.start(variables, given)
-
-
-def check_start(config: ConfigDict, workdir: Path, dataset: Dataset) -> None:
-    """Check the file that a run starts from; one that goes on does not need it any more."""
-    if not (workdir / 'checkpoints').exists():
-        recipes.check_weights(config, dataset.classes)

@@ -121,7 +121,7 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     workdir = Path(workdir)
     teachers = lineage.teachers(config, workdir)
     dataset = dataset or data.load(**config.data)
-    parts = assembly.ready(config, workdir, dataset)
+    parts = assembly.ready(config, workdir, dataset, teachers)
     runs.start(workdir, config, {'classes': dataset.classes, 'data': dataset.fingerprint})
     finished = runs.result_of(workdir)
     if finished is not None:

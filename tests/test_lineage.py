@@ -36,6 +36,11 @@ def planted(run, classes=8, fingerprint='', **changes):
     return run
 
 
+def ready(config, run, dataset):
+    """The parts of a config, its teachers found and checked."""
+    return assembly.ready(config, run, dataset, lineage.teachers(config, run))
+
+
 def test_the_first_generation_has_the_teachers_of_its_config(tmp_path):
     given = config()
     given.teachers.start = str(planted(tmp_path / 'start'))
@@ -158,9 +163,9 @@ def test_logits_are_of_the_same_images(tmp_path):
         train.run(given, tmp_path / 'run')
     dataset = data.load(**given.data)
     planted(tmp_path / 'same', fingerprint=dataset.fingerprint)
-    assembly.ready(taught_by(tmp_path / 'same'), tmp_path / 'run', dataset)
+    ready(taught_by(tmp_path / 'same'), tmp_path / 'run', dataset)
     given.method.logits_weight = 0.0
-    assembly.ready(given, tmp_path / 'run', dataset)
+    ready(given, tmp_path / 'run', dataset)
 
 
 @pytest.mark.parametrize(
@@ -200,4 +205,4 @@ def test_what_a_student_starts_from_may_be_of_other_data(tmp_path):
     other = planted(tmp_path / 'other', 6, 'theirs', **{'data.train_identities': 6})
     given = config()
     given.teachers.start = str(other)
-    assembly.ready(given, tmp_path / 'run', data.load(**given.data))
+    ready(given, tmp_path / 'run', data.load(**given.data))

@@ -134,9 +134,8 @@ def results(source: Source, rules: Mapping[str, str]) -> dict[str, Queries]:
 def asked(protocol: str, task: Task, same_camera: str) -> Queries:
     """How many queries of a task have no match, and whether a single camera is why."""
     count = len(task.query.pids)
-    if (
-        PROTOCOLS[protocol].rank is tasks.drawn_gallery
-    ):  # one image of each is drawn, and asks nothing
+    if PROTOCOLS[protocol].rank is tasks.drawn_gallery:
+        # One image of each identity is drawn, and asks nothing.
         return Queries(count - len(np.unique(task.query.pids)), 0, 0)
     found = Queries(count, *tasks.unmatched(task, same_camera))
     cameras = np.union1d(task.query.cameras, task.gallery.cameras)
