@@ -30,7 +30,7 @@ def supervised(dataset: str) -> ConfigDict:
     config.network.update(last_block_relu='all', conv='auto', pretrained='')
     config.network.batch_norm = 'global'
     config.method = {'name': 'supervised', 'reads': 'singles', 'feature': 'embedding'}
-    config.method.update(label_smoothing=0.1, margin=_number(0.3), triplet_weight=1.0)
+    config.method.update(label_smoothing=0.1, margin=number(0.3), triplet_weight=1.0)
     config.optimizer = {'name': 'adam', 'learning_rate': 8e-4, 'weight_decay': 5e-4}
     config.optimizer.update(warmup='exponential', warmup_epochs=20.0, warmup_start=8e-6)
     config.optimizer.update(schedule='step', boundaries=tuple(range(40, 281, 40)))
@@ -40,6 +40,22 @@ def supervised(dataset: str) -> ConfigDict:
     config.evaluate = {'protocol': setting.protocol, 'same_camera': setting.same_camera}
     config.evaluate.update(metric=setting.metric, shots=1, shots_of=setting.shots_of)
     config.evaluate.update(frames=8, batch=256)
+    return config
+
+
+def bag_of_tricks(config: ConfigDict) -> ConfigDict:
+    """The recipe of Luo et al.'s strong baseline (CVPR workshops 2019), from random weights or not.
+
+    Adam 3.5e-4 after 10 epochs of linear warm-up, a tenth at epochs 40 and 70 of 120; BNNeck,
+    ranked by cosine behind it; pad and crop, erasing with the mean colour.
+    """
+    config.augment.update(crop='pad', pad=10, crop_probability=1.0, erase_fill=(0.0,))
+    config.network.neck = 'bnneck'
+    config.method.feature = 'neck'
+    config.optimizer.update(learning_rate=3.5e-4, warmup='linear', warmup_epochs=10.0)
+    config.optimizer.update(warmup_start=3.5e-6, boundaries=(40, 70), factor=0.1)
+    config.train.epochs = 120.0
+    config.evaluate.metric = 'cosine'
     return config
 
 
@@ -60,9 +76,7 @@ def umts_on(dataset: str, variant: str) -> ConfigDict:
 def umts(student: ConfigDict) -> ConfigDict:
     """UMTS as the paper has it: all five stages, and a T-net of the student's recipe."""
     student.teachers.teacher = t_net(student)
-    objective = dict(student.method.items(preserve_field_references=True))
-    del objective['name'], objective['reads']
-    student.method = {'name': 'umts', **objective, 'stages': (1, 2, 3, 4, 5)}
+    student.method = {'name': 'umts', **objective(student), 'stages': (1, 2, 3, 4, 5)}
     student.method.update(weights=(0.1, 0.1, 0.1, 0.1, 0.5), reductions=(16, 16, 16, 16, 4))
     student.method.update(uncertainty=True, joint=False, teacher_reads='stacked')
     student.method.update(teacher_head='trained', head_bn_affine=False)
@@ -81,7 +95,7 @@ def t_net(student: ConfigDict) -> ConfigDict:
     config.data = student.data
     same_network(config, student)
     config.sampling.sets, config.sampling.shots = 4, student.sampling.get_ref('shots')
-    config.method.update(reads='stacked', margin=_number(student.method.margin))
+    config.method.update(reads='stacked', margin=number(student.method.margin))
     same_evaluation(config, student)
     config.evaluate.shots = student.sampling.get_ref('shots')
     config.train.epochs = 1 * student.train.get_ref('epochs')
@@ -155,6 +169,12 @@ def check(variant: str, *known: str) -> None:
         raise ValueError(f'variant {variant!r}: choose one of {", ".join(("smoke", *known))}')
 
 
+def objective(config: ConfigDict) -> dict:
+    """The part of a baseline's method that other methods have too; margins stay references."""
+    options = dict(config.method.items(preserve_field_references=True))
+    return {key: value for key, value in options.items() if key not in ('name', 'reads')}
+
+
 def same_evaluation(teacher: ConfigDict, student: ConfigDict) -> None:
     """The teacher is ranked as the student is, where nothing else is set for it."""
     for key in ('protocol', 'metric', 'same_camera', 'shots_of'):
@@ -162,14 +182,16 @@ def same_evaluation(teacher: ConfigDict, student: ConfigDict) -> None:
     teacher.evaluate.frames = 1 * student.evaluate.get_ref('frames')
 
 
-def same_network(teacher: ConfigDict, student: ConfigDict) -> None:
-    """The teacher's network follows the student's where nothing else is set for it."""
-    for key in set(student.network) - {'inflate'}:
+def same_network(
+    teacher: ConfigDict, student: ConfigDict, apart: tuple[str, ...] = ('inflate',)
+) -> None:
+    """The teacher's network follows the student's where nothing else is set, but for some keys."""
+    for key in set(student.network) - set(apart):
         value = student.network.get_ref(key)
         teacher.network[key] = value + ('' if isinstance(value.get(), str) else 0)
 
 
-def _number(value: float):
+def number(value: float):
     """A number, in whose place a config may put None and the command line a number again."""
     field = config_dict.placeholder(float)
     field.set(value)

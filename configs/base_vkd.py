@@ -65,9 +65,8 @@ def recipe(config: ConfigDict) -> ConfigDict:
 
 def distilled(config: ConfigDict, taught_by: ConfigDict) -> ConfigDict:
     """The config as a student of VKD, with a teacher on its data, seed and network."""
-    objective = dict(config.method.items(preserve_field_references=True))
-    del objective['name'], objective['reads']
-    config.method = {'name': 'vkd', **objective, 'student_views': 2, 'set_logits': 'mean'}
+    config.method = {'name': 'vkd', **base.objective(config), 'student_views': 2}
+    config.method.set_logits = 'mean'
     config.method.update(teacher_batch_norm='batch', start='teacher')
     config.method.update(logits='kl', temperature=10.0, logits_weight=0.1, distance_weight=1e-4)
     config.generations = 1
@@ -89,10 +88,14 @@ def small(dataset: str) -> ConfigDict:
         one.method.update(label_smoothing=0.0, identity_weight=1.0)
         one.train.update(epochs=10.0, steps_per_epoch=100)
     config.sampling.update(identities=8, sets=4, shots=8, views='multiview')
-    distilled(config, by)
-    config.method.update(logits_weight=1.0, distance_weight=3e-3, teacher_batch_norm='running')
+    small_weights(distilled(config, by))
     config.evaluate.update(protocol='market,i2v,v2v', frames=4)
     return config
+
+
+def small_weights(config: ConfigDict) -> None:
+    """What `small` sets of VKD's own options."""
+    config.method.update(logits_weight=1.0, distance_weight=3e-3, teacher_batch_norm='running')
 
 
 def smoke(config: ConfigDict) -> ConfigDict:

@@ -60,8 +60,8 @@ def run(rows: dict[str, Row], workdir: Path, dataset: data.Dataset | None = None
         for name, row in rows.items():
             config = CONFIG.value.copy_and_resolve_references()
             config.seed = seed
-            if config.teachers:
-                config.teachers.teacher.seed = seed
+            for teacher in config.teachers.values():
+                teacher.seed = seed
             found[name][seed] = trained(row(config), run_of(name, seed, workdir), dataset)
             write(found, workdir)
     return found

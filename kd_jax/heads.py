@@ -102,3 +102,53 @@ class StageHeads(nn.Module):
             )
             matched[stage] = head(t, s, train)
         return matched
+
+
+class Factor(NamedTuple):
+    """What a partial teacher sees in an image: its last feature map and its retrieval feature."""
+
+    map: Float[Array, 'b h w c']
+    feature: Float[Array, 'b d']
+
+
+class Factoriser(nn.Module):
+    """One partial teacher's factor of the student (A-FD-3, A-FD-4).
+
+    The rows of the student's map that the teacher sees, sampled to the size of its map, through a
+    1×1 convolution and BatchNorm; and a linear map of the student's feature.
+    """
+
+    part: tuple[float, float]
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, of_student: Factor, like: Factor, train: bool) -> Factor:
+        height, width, channels = like.map.shape[1:]
+        region = views.part_of(of_student.map, self.part, (height, width))
+        mapped = nn.Dense(channels, use_bias=False, name='map')(region)
+        norm = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            axis_name=self.axis_name,
+            name='map_bn',
+        )
+        return Factor(
+            norm(mapped), nn.Dense(like.feature.shape[1], name='feature')(of_student.feature)
+        )
+
+
+class Factorisers(nn.Module):
+    """A `Factoriser` for each teacher, by its name and the part it sees."""
+
+    parts: tuple[tuple[str, tuple[float, float]], ...]
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(
+        self, of_student: Factor, like: dict[str, Factor], train: bool
+    ) -> dict[str, Factor]:
+        return {
+            name: Factoriser(part, self.axis_name, name=name)(of_student, like[name], train)
+            for name, part in self.parts
+        }

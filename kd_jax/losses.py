@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-SMALLEST_SQUARED_DISTANCE = 1e-12  # below it a distance is a constant: the root has no slope at 0
+# Below it a distance, or a length, is a constant: its root has no slope at 0.
+SMALLEST_SQUARED_DISTANCE = 1e-12
 
 
 def cross_entropy(
@@ -43,18 +44,33 @@ def batch_hard_triplet(
     all the anchor costs nothing. With `axis_name` an anchor is compared with the embeddings of
     all devices.
     """
-    others, other_labels, first = embeddings, labels, 0
-    if axis_name is not None:
-        others = jax.lax.all_gather(embeddings, axis_name, tiled=True)
-        other_labels = jax.lax.all_gather(labels, axis_name, tiled=True)
-        first = jax.lax.axis_index(axis_name) * len(labels)
-    squared = squared_distances(embeddings, others)
-    distance = jnp.sqrt(jnp.maximum(squared, SMALLEST_SQUARED_DISTANCE))
-    same = labels[:, None] == other_labels[None, :]
+    distance = distances(embeddings, axis_name)
+    positives, negatives = _relations(labels, axis_name)
+    positive = jnp.max(jnp.where(positives, distance, 0.0), axis=1)
+    negative = jnp.min(jnp.where(negatives, distance, jnp.inf), axis=1)
+    return _hinge(positive - negative, margin)
+
+
+def distances(embeddings: Float[Array, 'b d'], axis_name: str | None) -> Float[Array, 'b n']:
+    """Euclidean distance of every example to all, those of other devices too."""
+    squared = squared_distances(embeddings, _everyone(embeddings, axis_name))
+    return jnp.sqrt(jnp.maximum(squared, SMALLEST_SQUARED_DISTANCE))
+
+
+def _relations(labels: Int[Array, 'b'], axis_name: str | None) -> tuple:
+    """Which of all examples are positives of each, itself left out, and which are negatives."""
+    others = _everyone(labels, axis_name)
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * len(labels)
+    same = labels[:, None] == others[None, :]
     itself = first + jnp.arange(len(labels))[:, None] == jnp.arange(len(others))[None, :]
-    positive = jnp.max(jnp.where(same & ~itself, distance, 0.0), axis=1)
-    negative = jnp.min(jnp.where(same, jnp.inf, distance), axis=1)
-    gap = positive - negative
+    return same & ~itself, ~same
+
+
+def _everyone(values: jax.Array, axis_name: str | None) -> jax.Array:
+    return values if axis_name is None else jax.lax.all_gather(values, axis_name, tiled=True)
+
+
+def _hinge(gap: Float[Array, 'b'], margin: float | None) -> Float[Array, 'b']:
     return jax.nn.softplus(gap) if margin is None else jax.nn.relu(margin + gap)
 
 
@@ -99,9 +115,67 @@ def distance_preservation(
     Half the mean over all others, the example itself among them, of the squared difference of
     the squared Euclidean distances. With `axis_name` the others are those of all devices.
     """
-    others = teacher, student
-    if axis_name is not None:
-        others = jax.lax.all_gather(others, axis_name, tiled=True)
-    pairs = zip((teacher, student), others)
-    of_teacher, of_student = (squared_distances(own, other) for own, other in pairs)
+    of_teacher, of_student = (
+        squared_distances(own, _everyone(own, axis_name)) for own in (teacher, student)
+    )
     return 0.5 * jnp.square(of_student - of_teacher).mean(axis=-1)
+
+
+def consensus_cosine(
+    probabilities: Float[Array, 'b c'], peer: Float[Array, 'b c']
+) -> Float[Array, 'b']:
+    """1 - cos of the class probabilities of a branch and of its detached peer (KSL, A-KSL-4)."""
+    peer = jax.lax.stop_gradient(peer)
+    return 1.0 - (_direction(probabilities) * _direction(peer)).sum(axis=-1)
+
+
+def consensus_distance(
+    embeddings: Float[Array, 'b d'], peer: Float[Array, 'b d_p'], axis_name: str | None = None
+) -> Float[Array, 'b']:
+    """How far a branch's distances are from those of its detached peer (KSL, A-KSL-5).
+
+    The mean over all others, the example itself among them, of the squared difference of the
+    Euclidean distances. With `axis_name` the others are those of all devices.
+    """
+    of_peer = distances(jax.lax.stop_gradient(peer), axis_name)
+    return jnp.square(distances(embeddings, axis_name) - of_peer).mean(axis=-1)
+
+
+def consensus_hard(
+    embeddings: Float[Array, 'b d'],
+    peer: Float[Array, 'b d_p'],
+    labels: Int[Array, 'b'],
+    margin: float | None = None,
+    axis_name: str | None = None,
+) -> Float[Array, 'b']:
+    """Triplet loss of a branch with the positive and negative hardest to its peer (KSL, A-KSL-6).
+
+    As `batch_hard_triplet`, whose value it is where both find the same ones; the picks have no
+    gradient.
+    """
+    own = distances(embeddings, axis_name)
+    of_peer = distances(jax.lax.stop_gradient(peer), axis_name)
+    positives, negatives = _relations(labels, axis_name)
+    farthest = jnp.argmax(jnp.where(positives, of_peer, -1.0), axis=1, keepdims=True)
+    nearest = jnp.argmin(jnp.where(negatives, of_peer, jnp.inf), axis=1, keepdims=True)
+    positive = jnp.take_along_axis(jnp.where(positives, own, 0.0), farthest, axis=1)
+    negative = jnp.take_along_axis(jnp.where(negatives, own, jnp.inf), nearest, axis=1)
+    return _hinge((positive - negative)[:, 0], margin)
+
+
+def direction_regression(
+    target: Float[Array, '*b d'], prediction: Float[Array, '*b d']
+) -> Float[Array, '*b']:
+    """Squared distance of the directions of a prediction and of its detached target, in [0, 4].
+
+    Both divided by their length; of feature maps at every place. Source: Factorized Distillation's
+    two losses (A-FD-5), and a reading of KSL's embedding constraint (A-KSL-5, 'pointwise').
+    """
+    apart = _direction(jax.lax.stop_gradient(target)) - _direction(prediction)
+    return jnp.square(apart).sum(axis=-1)
+
+
+def _direction(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+    """Vectors of length 1, and zero where there is none to tell."""
+    squared = jnp.square(x).sum(axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squared, SMALLEST_SQUARED_DISTANCE))

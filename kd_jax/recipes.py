@@ -82,6 +82,12 @@ def started(config: ConfigDict, classes: int, variables: Tree) -> Tree:
     for name, tree in parts.items():
         if student.FIRST in tree['params']:  # a network, the student's or one like it; no heads
             parts[name] = pretrained.load(student, tree, path)
+    for name, tree in parts.items():
+        if 'neck' in tree['params'] and student.FIRST not in tree['params']:  # a branch (KSL)
+            stages = {
+                f'{kind}/{stage}/' for kind in tree for stage in tree[kind] if stage != 'neck'
+            }
+            parts[name] = trees.replaced(tree, parts['student'], tuple(stages))
     return trees.join(**parts)
 
 
@@ -155,7 +161,7 @@ def course(config: ConfigDict, dataset: Dataset) -> Course:
 
 
 def check_keys(config: ConfigDict) -> None:
-    """Raise TypeError for a missing or surplus part of a config; `generations` may be absent."""
-    wrong = set(config) - {'generations'} ^ KEYS
+    """Raise TypeError for a missing or surplus part of a config, but for those of some methods."""
+    wrong = set(config) - {'generations', 'stacked'} ^ KEYS
     if wrong:
         raise TypeError(f'config has parts {sorted(KEYS)}; missing or surplus: {sorted(wrong)}')

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Shaped, UInt32
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped, UInt32
 
 READS = ('singles', 'mean', 'stacked')
 
@@ -52,3 +53,30 @@ def set_mean(values: Shaped[Array, 'b d'], sets: int) -> Shaped[Array, 's d']:
 def per_image(values: jax.Array, images_per_set: int) -> jax.Array:
     """A value per set repeated for each image of the set, in the order of `singles`."""
     return jnp.repeat(values, images_per_set, axis=0)
+
+
+def part_of(
+    maps: Float[Array, 'b h w c'], part: tuple[float, float], size: tuple[int, int]
+) -> Float[Array, 'b h2 w2 c']:
+    """The rows from one share of the height to another, stretched to a size bilinearly (A-FD-6).
+
+    Of images or feature maps; nothing is smoothed where the size is smaller than the part.
+    """
+    rows = sampling_matrix(part, maps.shape[1], size[0])
+    columns = sampling_matrix((0.0, 1.0), maps.shape[2], size[1])
+    exact = jax.lax.Precision.HIGHEST
+    narrow = jnp.einsum('wx,bhxc->bhwc', columns.astype(maps.dtype), maps, precision=exact)
+    return jnp.einsum('hy,bywc->bhwc', rows.astype(maps.dtype), narrow, precision=exact)
+
+
+def sampling_matrix(
+    part: tuple[float, float], source: int, target: int
+) -> Float[np.ndarray, 'target source']:
+    """The weights of `source` pixels in each of `target`, whose centres lie evenly in a part.
+
+    Past the first and the last centre of the source these count alone.
+    """
+    low, high = (share * source for share in part)
+    centres = low + (np.arange(target) + 0.5) * (high - low) / target - 0.5
+    apart = np.abs(np.clip(centres, 0, source - 1)[:, None] - np.arange(source))
+    return np.maximum(0.0, 1.0 - apart)

@@ -18,7 +18,7 @@ from kd_jax.data.records import Records
 from kd_jax.retrieval.protocols import PROTOCOLS
 
 FOLDER = Path(base.__file__).parent
-SHARED = {'base', 'base_vkd', 'datasets'}
+SHARED = {'base', 'base_factorized', 'base_ksl', 'base_vkd', 'datasets'}
 NAMES = sorted({path.stem for path in FOLDER.glob('*.py')} - SHARED)
 # ml_collections' own way of opening a config file.
 LOADS_MODULES = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')

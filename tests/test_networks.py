@@ -158,7 +158,7 @@ def test_relus_that_are_left_out(name, cut, paper, code, monkeypatch):
         ('stem', 'imagenet, small'),
         ('last_stride', '1, 2'),
         ('last_block_relu', 'all, paper, code'),
-        ('neck', 'fc_bn_relu, bnneck'),
+        ('neck', 'fc_bn_relu, fc_bn, bnneck'),
         ('dtype', 'float32, bfloat16'),
         ('conv', 'auto, xla, cpu'),
         ('batch_norm', 'global, device'),

@@ -23,7 +23,7 @@ WORDS = {  # the choices of the other options
     'stem': ('imagenet', 'small'),
     'last_stride': (1, 2),
     'last_block_relu': ('all', 'paper', 'code'),
-    'neck': ('fc_bn_relu', 'bnneck'),
+    'neck': ('fc_bn_relu', 'fc_bn', 'bnneck'),
     'dtype': ('float32', 'bfloat16'),
     'conv': ('auto', 'xla', 'cpu'),
     'batch_norm': ('global', 'device'),
@@ -40,7 +40,9 @@ def create(name: str, *, batch_norm: str, axis_name: str | None = None, **option
     code). `neck`, `neck_width`: see `network.Neck`. `inflate`: of how many images, stacked in
     channels, the first convolution starts as the mean. `dtype`: of the stages. `conv`: 'xla', the
     matrix products of 'cpu', or 'auto', which is 'cpu' where JAX runs on one. `batch_norm`: over
-    all devices of `axis_name` ('global') or over each ('device').
+    all devices of `axis_name` ('global') or over each ('device'). `part`: the rows of an image that
+    the network sees, from one share of the height to another, as (0.0, 0.5), stretched to
+    `part_size` (Factorized Distillation's partial models); without it, all of the image as it is.
 
     Raises ValueError naming the choices for an unknown name or word, TypeError for an option that
     no network has or one that is missing.
@@ -54,6 +56,14 @@ def create(name: str, *, batch_norm: str, axis_name: str | None = None, **option
     for key in NUMBERS:
         if options.get(key, 1) < 1:
             raise ValueError(f'network.{key}={options[key]}: give at least 1')
+    _check_part(**{key: options[key] for key in ('part', 'part_size') if key in options})
     backbone, fields = BACKBONES[name]
     axis_name = axis_name if batch_norm == 'global' else None
     return backbone(**fields, **options, axis_name=axis_name)
+
+
+def _check_part(part: tuple = (), part_size: tuple = (1, 1)) -> None:
+    if part and not (len(part) == 2 and 0 <= part[0] < part[1] <= 1):
+        raise ValueError(f'network.part={part}: two shares of the height, as (0.0, 0.5), or ()')
+    if len(part_size) != 2 or min(part_size) < 1:
+        raise ValueError(f'network.part_size={part_size}: a height and a width, as (224, 224)')

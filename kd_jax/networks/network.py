@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kd_jax import views
 from kd_jax.networks.cpu_convolution import convolve
 
-STAGES = (1, 2, 3, 4)
+HEAD = 5  # what follows stages 1-4: pooling, neck and classifier
 PUBLISHED_WIDTH = 64  # of option `width`: with it every layer is as wide as published
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -49,8 +50,9 @@ class Neck(nn.Module):
 
     `bnneck`: the embedding is the pooled vector, the neck its BatchNorm without bias, the
     classifier has no bias (Luo et al. 2019). `fc_bn_relu`: one vector, ReLU(BN(FC(pooled))), is
-    both embedding and neck, and the classifier has a bias (UMTS, of width 512). Classifiers start
-    from N(0, 0.001²), the FC from N(0, 0.01²), biases from zero.
+    both embedding and neck, and the classifier has a bias (UMTS, of width 512); `fc_bn` is that
+    without the ReLU (A-FD-1). Classifiers start from N(0, 0.001²), the FC from N(0, 0.01²), biases
+    from zero.
     """
 
     kind: str
@@ -67,7 +69,8 @@ class Neck(nn.Module):
             neck = self.norm(use_bias=False, name='neck_bn')(pooled)
             return pooled, neck, classifier(use_bias=False)(neck)
         x = nn.Dense(self.width, kernel_init=nn.initializers.normal(0.01), name='fc')(pooled)
-        neck = nn.relu(self.norm(name='neck_bn')(x))
+        neck = self.norm(name='neck_bn')(x)
+        neck = nn.relu(neck) if self.kind == 'fc_bn_relu' else neck
         return neck, neck, classifier()(neck)
 
 
@@ -76,7 +79,8 @@ class Network(nn.Module, kw_only=True):
 
     Parameters are float32; `dtype` is what the stages compute in, with the statistics of their
     BatchNorms in float32; pooling, neck and classifier compute in float32. The number of input
-    channels is read from the input. The options are those of `networks.create`.
+    channels is read from the input. The options are those of `networks.create`. A network is cut
+    in front of stage `split`, or of `HEAD`, by `trunk` and `tail`, which have its variables' names.
     """
 
     classes: int
@@ -90,15 +94,30 @@ class Network(nn.Module, kw_only=True):
     dtype: str
     conv: str
     axis_name: str | None
+    part: tuple = ()
+    part_size: tuple = (224, 224)
 
     # The convolution that reads the image; prefixes of the last stage's variables, which VKD's
     # students take from ImageNet again.
     FIRST: ClassVar[str]
     LAST_STAGE: ClassVar[tuple[str, ...]]
 
-    @nn.compact
     def __call__(self, x: Float[Array, 'b h w c'], train: bool = False, sets: int = 0) -> Outputs:
         """Outputs of every image, or, of so many `sets` of images, of the mean of each set's."""
+        return self.tail(x, train, 1, sets)
+
+    def trunk(self, x: Float[Array, 'b h w c'], train: bool, split: int) -> tuple:
+        """The feature maps of the stages in front of `split`, of images."""
+        return self._span(x, train, range(1, split))[0]
+
+    def tail(self, x: Float[Array, 'b h w c'], train: bool, split: int, sets: int = 0) -> Outputs:
+        """Outputs of the feature map in front of `split`; `stages` are those from there on."""
+        stages, behind = self._span(x, train, range(split, HEAD + 1), sets)
+        return Outputs(stages, *behind)
+
+    @nn.compact
+    def _span(self, x, train: bool, numbers: range, sets: int = 0) -> tuple[tuple, tuple]:
+        """Feature maps of some stages in a row, and what the head gives if it is among them."""
         norm = partial(
             nn.BatchNorm,
             use_running_average=not train,
@@ -106,16 +125,21 @@ class Network(nn.Module, kw_only=True):
             epsilon=1e-5,
             axis_name=self.axis_name,
         )
-        layers = self.layers(norm)
-        x, stages = x.astype(self.dtype), []
-        for number in STAGES:
+        if 1 in numbers and self.part:
+            x = views.part_of(x, self.part, self.part_size)
+        layers, stages = self.layers(norm), []
+        x = x.astype(self.dtype)
+        for number in numbers[: HEAD - numbers.start]:
             x = self.stage(number, x, layers)
             stages.append(x)
+        return tuple(stages), self._behind(x, norm, sets) if HEAD in numbers else ()
+
+    def _behind(self, x, norm: Callable, sets: int) -> tuple:
+        """Embedding, neck and logits."""
         pooled = x.astype(jnp.float32).mean(axis=(1, 2))
         if sets:
             pooled = pooled.reshape(sets, -1, pooled.shape[-1]).mean(axis=1)
-        neck = Neck(self.neck, self.neck_width, self.classes, norm, name='neck')
-        return Outputs(tuple(stages), *neck(pooled))
+        return Neck(self.neck, self.neck_width, self.classes, norm, name='neck')(pooled)
 
     def stage(self, number: int, x: jax.Array, layers: Layers) -> Float[Array, 'b h w c']:
         """The feature map of stage `number` from that of the one before, or from images."""

@@ -85,8 +85,8 @@ def _is_dropped(network: Network, name: str, value: np.ndarray, classifier: bool
         return not classifier
     if name == FROZEN_BIAS and network.neck == 'bnneck':
         return not value.any()
-    others = (modules for kind, modules in NECKS.items() if kind != network.neck)
-    return any(name.rpartition('.')[0] in modules.values() for modules in others)
+    module, own = name.rpartition('.')[0], NECKS[network.neck].values()
+    return module not in own and any(module in modules.values() for modules in NECKS.values())
 
 
 def _first(found: np.ndarray, given: np.ndarray, inflate: int) -> np.ndarray:

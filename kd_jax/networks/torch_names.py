@@ -1,7 +1,7 @@
 """What PyTorch calls the variables of each network, and how it lays them out.
 
-ResNet, DenseNet-121 and MobileNetV2 have torchvision's names, OSNet torchreid's, BAM VKD's; the
-neck `fc_bn_relu` is torchreid's `fc`, `bnneck` the `bottleneck` of Luo et al.'s baseline.
+ResNet, DenseNet-121 and MobileNetV2 have torchvision's names, OSNet torchreid's, BAM VKD's; necks
+with an FC are torchreid's `fc`, `bnneck` is the `bottleneck` of Luo et al.'s baseline.
 """
 
 import re
@@ -25,6 +25,7 @@ LEAVES = {
 }
 NECKS = {
     'fc_bn_relu': {'neck/fc': 'fc.0', 'neck/neck_bn': 'fc.1'},
+    'fc_bn': {'neck/fc': 'fc.0', 'neck/neck_bn': 'fc.1'},
     'bnneck': {'neck/neck_bn': 'bottleneck'},
 }
 CLASSIFIER = 'classifier'

@@ -1,0 +1,135 @@
+"""All methods on one student: the same data, batch of student images, recipe and number of steps.
+
+    python -m experiments.methods --config=configs/supervised_carousel.py --workdir=runs/methods
+
+The config is the baseline; every method is put onto it, and its teachers are trained by the same
+recipe for as many steps. VKD's student starts from its teacher, as it does in the paper; "not
+distilled" is that student without it, "no constraints" are the branches of KSL without what they
+agree on. After the table of mAP and rank-1: what a training step costs, relative to the baseline's
+and timed in turns with it, on how many teachers' steps a row stands, and what one image costs to
+embed, which is asserted to be the same in all rows. Drawn: methods.png, and terms.png, what the
+loss terms did. Rows are resumable; --rows and --seeds choose.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+from absl import app
+from ml_collections import ConfigDict
+
+from configs import base, base_factorized, base_ksl, base_vkd
+from experiments import methods_cost, methods_drawn, rows
+from kd_jax import checkpoints, data, recipes, runs, trees
+from kd_jax.networks import cost
+
+BASELINE, UMTS, VKD, KSL, FACTORIZED = 'Baseline', 'UMTS', 'VKD', 'KSL', 'Factorized'
+ALONE, UNCONSTRAINED = 'VKD, not distilled', 'KSL, no constraints'
+NOT_DISTILLED = {'method.logits_weight': 0.0, 'method.distance_weight': 0.0}
+NO_CONSTRAINTS = {f'method.{key}_weight': 0.0 for key in ('probability', 'distance', 'hard')}
+
+
+def is_small(config: ConfigDict) -> bool:
+    """Whether a config is of the size of `base.small`."""
+    return config.network.stem == 'small'
+
+
+def umts(config: ConfigDict) -> ConfigDict:
+    """UMTS with a T-net of the baseline's recipe."""
+    return base.small_umts(config) if is_small(config) else base.umts(config)
+
+
+def vkd(config: ConfigDict) -> ConfigDict:
+    """VKD with a teacher of single images, the baseline's recipe without label smoothing."""
+    shown = images(config)
+    for one in (config, teacher := config.copy_and_resolve_references()):
+        one.method.update(label_smoothing=0.0, identity_weight=1.0)
+    base_vkd.distilled(config, teacher)
+    config.sampling.update(identities=shown // 8, sets=4, shots=8, views='multiview')
+    if is_small(config):
+        base_vkd.small_weights(config)
+    return config
+
+
+def factorized(config: ConfigDict) -> ConfigDict:
+    """Factorized Distillation with six partial teachers of the baseline's recipe."""
+    by = config.copy_and_resolve_references()
+    by.network.part_size = (32, 32) if is_small(config) else (224, 224)
+    return base_factorized.factorized(config, by, base_factorized.PARTS)
+
+
+def not_distilled(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """The student of VKD's row, from the same teacher's weights, without its losses."""
+    teacher = rows.run_of(VKD, config.seed, workdir) / 'teachers' / 'teacher'
+    config = vkd(config)
+    config.update_from_flattened_dict(NOT_DISTILLED)
+    config.teachers = {'teacher': str(teacher)}
+    return config
+
+
+def unconstrained(config: ConfigDict) -> ConfigDict:
+    """KSL's branches with zero pair weights."""
+    config = base_ksl.ksl(config)
+    config.update_from_flattened_dict(NO_CONSTRAINTS)
+    return config
+
+
+def table(workdir: Path) -> dict[str, rows.Row]:
+    """The rows by their names."""
+    return {
+        BASELINE: lambda config: config,
+        UMTS: umts,
+        VKD: vkd,
+        ALONE: partial(not_distilled, workdir=workdir),
+        UNCONSTRAINED: unconstrained,
+        KSL: base_ksl.ksl,
+        FACTORIZED: factorized,
+    }
+
+
+def images(config: ConfigDict) -> int:
+    """How many images a student sees in a step."""
+    sets = config.sampling.identities * config.sampling.sets
+    return sets * config.method.get('student_views', config.sampling.shots)
+
+
+def inference(run: Path) -> tuple[int, int]:
+    """Parameters without the classifier, and multiply-adds, that a run's student embeds with."""
+    network, variables, config, _ = checkpoints.restore_network(run)
+    network = network.clone(conv='xla', axis_name=None)
+    work = cost.multiply_adds(network.apply, variables, recipes.blank_input(config)[:1])
+    classifier = trees.size(variables['params']['neck']['classifier'])
+    return trees.size(variables['params']) - classifier, work
+
+
+def check(config: ConfigDict, made: dict[str, ConfigDict]) -> None:
+    """UsageError where a config is no baseline, or where rows would show other numbers of images."""
+    if config.method.name != 'supervised' or recipes.reads(config) != 'singles':
+        raise app.UsageError('--config: give the baseline, a supervised config of single images')
+    shown = {name: images(one) for name, one in made.items()}
+    if len(set(shown.values())) > 1:
+        raise app.UsageError(
+            f'--config.sampling: the rows would show {shown} images a step; make identities × '
+            'shots a multiple of 8'
+        )
+
+
+def main(_):
+    workdir, config = Path(rows.WORKDIR.value), rows.CONFIG.value
+    chosen = rows.chosen(table(workdir))
+    made = {name: row(config.copy_and_resolve_references()) for name, row in chosen.items()}
+    check(config, made)
+    dataset = data.load(**config.data)
+    found = rows.run(table(workdir), workdir, dataset)
+    paths = {name: rows.run_of(name, s, workdir) for name in found for s in found[name]}
+    costs = {inference(path) for path in paths.values()}
+    assert len(costs) == 1, f'students differ in what they cost: {costs}'
+    print(rows.text(found, (BASELINE, ALONE, UNCONSTRAINED), '', {}))
+    print('\n' + methods_cost.text(methods_cost.measured(made, dataset), made))
+    parameters, work = costs.pop()
+    print(f'\nEvery student embeds with {parameters:,} parameters, {work:,} multiply-adds an image.')
+    methods_drawn.draw(found, workdir)
+
+
+if __name__ == '__main__':
+    rows.start(main)
