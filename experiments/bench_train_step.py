@@ -21,7 +21,7 @@ from absl import flags
 
 from experiments import bench_torch, turns
 from experiments.turns import Contender
-from kd_jax import command, networks, optimizers, parallel, train, trees
+from kd_jax import command, loop, networks, optimizers, parallel, trees
 from kd_jax.methods import supervised
 from kd_jax.networks import Network, cost
 from kd_jax.views import Batch
@@ -79,9 +79,9 @@ def ours(made: Network, data: Batch) -> tuple[list[Contender], Any]:
     options = {'reads': 'singles', 'feature': 'embedding', 'axis_name': axis, **OBJECTIVE}
     method = supervised.make(made, {}, **options)
     tx = optimizers.create(**OPTIMIZER)
-    state = train.create_state(method, tx, data, seed=0)
+    state = loop.create_state(method, tx, data, seed=0)
     start = jax.tree.map(np.array, trees.part(state.variables, 'student'))
-    step = train.make_train_step(method, lambda b: (b, b), tx, mesh, seed=0, steps=10**6)
+    step = loop.make_train_step(method, lambda b: (b, b), tx, mesh, seed=0, steps=10**6)
     sets, shots, *size = data.images.shape
     images = parallel.shard(data.images.reshape(sets * shots, 1, *size), mesh)
     inputs = [parallel.replicate(state, mesh), {}, parallel.shard(data, mesh)]

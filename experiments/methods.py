@@ -14,13 +14,12 @@ loss terms did. Rows are resumable; --rows and --seeds choose.
 from functools import partial
 from pathlib import Path
 
-import jax
 from absl import app
 from ml_collections import ConfigDict
 
 from configs import base, base_factorized, base_ksl, base_vkd
 from experiments import methods_cost, methods_drawn, rows
-from kd_jax import checkpoints, data, recipes, runs, trees
+from kd_jax import checkpoints, data, recipes, trees
 from kd_jax.networks import cost
 
 BASELINE, UMTS, VKD, KSL, FACTORIZED = 'Baseline', 'UMTS', 'VKD', 'KSL', 'Factorized'
@@ -76,7 +75,7 @@ def unconstrained(config: ConfigDict) -> ConfigDict:
 
 def table(workdir: Path) -> dict[str, rows.Row]:
     """The rows by their names."""
-    return {
+    made = {
         BASELINE: lambda config: config,
         UMTS: umts,
         VKD: vkd,
@@ -85,6 +84,13 @@ def table(workdir: Path) -> dict[str, rows.Row]:
         KSL: base_ksl.ksl,
         FACTORIZED: factorized,
     }
+    return {name: partial(onto, put) for name, put in made.items()}
+
+
+def onto(put: rows.Row, config: ConfigDict) -> ConfigDict:
+    """The config with a method put onto it, for which it gets new keys."""
+    with config.unlocked():
+        return put(config)
 
 
 def images(config: ConfigDict) -> int:
@@ -103,7 +109,7 @@ def inference(run: Path) -> tuple[int, int]:
 
 
 def check(config: ConfigDict, made: dict[str, ConfigDict]) -> None:
-    """UsageError where a config is no baseline, or where rows would show other numbers of images."""
+    """UsageError where a config is no baseline, or rows would show other numbers of images."""
     if config.method.name != 'supervised' or recipes.reads(config) != 'singles':
         raise app.UsageError('--config: give the baseline, a supervised config of single images')
     shown = {name: images(one) for name, one in made.items()}
@@ -127,7 +133,9 @@ def main(_):
     print(rows.text(found, (BASELINE, ALONE, UNCONSTRAINED), '', {}))
     print('\n' + methods_cost.text(methods_cost.measured(made, dataset), made))
     parameters, work = costs.pop()
-    print(f'\nEvery student embeds with {parameters:,} parameters, {work:,} multiply-adds an image.')
+    print(
+        f'\nEvery student embeds with {parameters:,} parameters, {work:,} multiply-adds an image.'
+    )
     methods_drawn.draw(found, workdir)
 
 

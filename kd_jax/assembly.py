@@ -1,6 +1,7 @@
 """All that a config describes, put together and checked before anything is compiled or written."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from kd_jax import evaluate, lineage, optimizers, recipes
 from kd_jax.data import Dataset, sampling
 from kd_jax.methods import Method
+from kd_jax.trees import Tree
 
 
 class Parts(NamedTuple):
@@ -21,6 +23,7 @@ class Parts(NamedTuple):
     tx: optax.GradientTransformation
     plan: Callable[[int], sampling.Plan]
     course: recipes.Course
+    begin: Callable[[Tree], Tree]  # fresh variables with the weights that they start from
 
 
 def assemble(config: ConfigDict, dataset: Dataset, teachers: dict[str, lineage.Teacher]) -> Parts:
@@ -39,7 +42,8 @@ def assemble(config: ConfigDict, dataset: Dataset, teachers: dict[str, lineage.T
         frozen=method.frozen,
         **lineage.optimizer(config),
     )
-    return Parts(method, recipes.augmentation(config), tx, plan, course)
+    begin = partial(recipes.started, config, dataset.classes)
+    return Parts(method, recipes.augmentation(config), tx, plan, course, begin)
 
 
 def ready(

@@ -126,7 +126,7 @@ def consensus_cosine(
 ) -> Float[Array, 'b']:
     """1 - cos of the class probabilities of a branch and of its detached peer (KSL, A-KSL-4)."""
     peer = jax.lax.stop_gradient(peer)
-    return 1.0 - (_direction(probabilities) * _direction(peer)).sum(axis=-1)
+    return 1.0 - (direction(probabilities) * direction(peer)).sum(axis=-1)
 
 
 def consensus_distance(
@@ -171,11 +171,11 @@ def direction_regression(
     Both divided by their length; of feature maps at every place. Source: Factorized Distillation's
     two losses (A-FD-5), and a reading of KSL's embedding constraint (A-KSL-5, 'pointwise').
     """
-    apart = _direction(jax.lax.stop_gradient(target)) - _direction(prediction)
+    apart = direction(jax.lax.stop_gradient(target)) - direction(prediction)
     return jnp.square(apart).sum(axis=-1)
 
 
-def _direction(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+def direction(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
     """Vectors of length 1, and zero where there is none to tell."""
     squared = jnp.square(x).sum(axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squared, SMALLEST_SQUARED_DISTANCE))

@@ -53,7 +53,11 @@ def _refuse(run: Path, differences: list[str]) -> None:
 
 def config_of(run: Path) -> ConfigDict:
     """The locked config of a run; RunError if there is none."""
-    return ConfigDict(_tuples(_locked(run)['config']))
+    found = _locked(run)['config']
+    if set(found) == {'stacked'}:
+        names = ', '.join(found['stacked'])
+        raise RunError(f'{run} is no run of one network: {names} were trained at once there')
+    return ConfigDict(_tuples(found))
 
 
 def _tuples(tree: Any) -> Any:

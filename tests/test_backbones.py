@@ -10,7 +10,7 @@ import optax
 import pytest
 from random_trees import random_init
 
-from kd_jax import methods, networks, parallel, recipes, train, trees
+from kd_jax import loop, methods, networks, parallel, recipes, trees
 from kd_jax.views import Batch
 
 METHODS = [module.name for module in pkgutil.iter_modules(methods.__path__)]
@@ -55,7 +55,7 @@ def started(config, change):
     method, teachers = method_of(config, change)
     tx = optax.sgd(0.1)
     mesh = parallel.mesh(jax.devices()[:1])
-    step = train.make_train_step(method, lambda b: (b, b), tx, mesh, seed=0, steps=2)
+    step = loop.make_train_step(method, lambda b: (b, b), tx, mesh, seed=0, steps=2)
     return method, teachers, tx, step
 
 
@@ -71,7 +71,7 @@ def test_a_step_trains_every_part_of_a_backbone(method, name, dtype):
     variables = random_init(made.init, recipes.blank_batch(config))
     blanks = {key: recipes.blank_input(teacher) for key, teacher in config.teachers.items()}
     taught = {key: random_init(net.init, blanks[key], seed=1) for key, net in teachers.items()}
-    state = train.TrainState(jnp.zeros((), jnp.int32), variables, tx.init(variables['params']))
+    state = loop.TrainState(jnp.zeros((), jnp.int32), variables, tx.init(variables['params']))
     after, metrics = step(jax.tree.map(jnp.array, state), taught, batch_of(config))
     assert np.isfinite([float(value) for value in metrics.values()]).all()
     for kind in ('params', 'batch_stats'):
@@ -93,7 +93,7 @@ def test_a_step_of_a_whole_backbone_is_traced(method, name):
     config.network.conv = 'xla'
     made, teachers, tx, step = started(config, {})
     blank = recipes.blank_batch(config)
-    state = jax.eval_shape(lambda: train.create_state(made, tx, blank, seed=0))
+    state = jax.eval_shape(lambda: loop.create_state(made, tx, blank, seed=0))
     key = jax.random.key(1)
     taught = {
         k: jax.eval_shape(n.init, key, recipes.blank_input(config.teachers[k]))

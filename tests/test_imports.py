@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
     {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
-    {'embed', 'lineage', 'logs'},
+    {'embed', 'lineage', 'logs', 'stacked'},
     {'evaluate'},
     {'assembly'},
+    {'loop'},
     {'train'},
     {'main'},
 ]

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from random_trees import random_init
 
 from configs import supervised_carousel, umts_carousel
-from kd_jax import optimizers, parallel, recipes, train, trees
+from kd_jax import loop, optimizers, parallel, recipes, trees
 from kd_jax.views import Batch
 
 NOISE = 1e-8
@@ -24,10 +24,10 @@ class Trained(NamedTuple):
     """What some steps leave: metrics of each, the state on the host, the trees on the devices."""
 
     metrics: list[dict]
-    before: train.TrainState
-    after: train.TrainState
-    donated: train.TrainState
-    last: train.TrainState
+    before: loop.TrainState
+    after: loop.TrainState
+    donated: loop.TrainState
+    last: loop.TrainState
     teachers: dict
     teachers_before: dict
 
@@ -63,7 +63,7 @@ def parts_of(name):
     method = recipes.method(config, network_of(config), teachers)
     tx = optimizers.create(epochs=1.0, steps_per_epoch=8, frozen=method.frozen, **config.optimizer)
     variables = random_init(method.init, recipes.blank_batch(config))
-    state = train.TrainState(np.zeros((), np.int32), variables, tx.init(variables['params']))
+    state = loop.TrainState(np.zeros((), np.int32), variables, tx.init(variables['params']))
     blanks = {key: recipes.blank_input(teacher) for key, teacher in config.teachers.items()}
     taught = {key: random_init(net.init, blanks[key], seed=1) for key, net in teachers.items()}
     return (method, recipes.augmentation(config), tx), jax.device_get(state), taught
@@ -74,7 +74,7 @@ def trained(name, devices):
     """Three steps on so many devices."""
     parts, before, teachers_before = parts_of(name)
     mesh = parallel.mesh(jax.devices()[:devices])
-    step = train.make_train_step(*parts, mesh, seed=0, steps=8)
+    step = loop.make_train_step(*parts, mesh, seed=0, steps=8)
     teachers = parallel.replicate(teachers_before, mesh)
     donated = state = parallel.replicate(before, mesh)
     metrics = []
@@ -126,7 +126,7 @@ def test_steps_change_every_leaf_by_more_than_that(name):
 def test_pmap_of_the_step_is_bit_identical():
     expected = trained('supervised', 4)
     parts, before, _ = parts_of('supervised')
-    per_device = train.per_device_step(*parts, seed=0, steps=8)
+    per_device = loop.per_device_step(*parts, seed=0, steps=8)
     step = jax.pmap(per_device, axis_name='batch', devices=jax.devices()[:4])
     state = jax.tree.map(lambda x: np.stack([x] * 4), before)
     for number in range(STEPS):

@@ -10,7 +10,7 @@ import pytest
 import smoke
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kd_jax import checkpoints, evaluate, methods, runs, train
+from kd_jax import checkpoints, evaluate, loop, methods, runs, train
 from kd_jax.data.records import DataError
 from kd_jax.runs import RunError
 
@@ -49,7 +49,7 @@ def taught_by(teacher, **changes):
 @pytest.fixture
 def no_training(monkeypatch):
     smoke.finished()
-    monkeypatch.setattr(train, 'fit', lambda *_: pytest.fail('trained again'))
+    monkeypatch.setattr(loop, 'fit', lambda *_: pytest.fail('trained again'))
 
 
 def test_every_method_has_a_config_on_the_built_in_data():
@@ -243,7 +243,7 @@ def test_teaching_leaves_the_teacher_as_it_was(tmp_path, monkeypatch):
     """Neither its files nor its arrays change, and a teacher of elsewhere teaches the same."""
     teacher = smoke.copy(smoke.finished() / 'teachers/teacher', tmp_path / 'teacher')
     files, written = smoke.files(teacher), smoke.written(teacher)
-    fit, seen = train.fit, []
+    fit, seen = loop.fit, []
 
     def watched(config, workdir, dataset, parts, teachers):
         before = jax.tree.map(np.array, teachers)
@@ -252,7 +252,7 @@ def test_teaching_leaves_the_teacher_as_it_was(tmp_path, monkeypatch):
         seen.append(set(teachers))
         return found
 
-    monkeypatch.setattr(train, 'fit', watched)
+    monkeypatch.setattr(loop, 'fit', watched)
     train.run(taught_by(teacher), tmp_path / 'run')
     assert seen == [{'teacher'}]
     assert (smoke.files(teacher), smoke.written(teacher)) == (files, written)

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from network_options import create
 from random_trees import random_init, random_variables
 
-from kd_jax import heads, optimizers, parallel, train, trees
+from kd_jax import heads, loop, optimizers, parallel, trees
 from kd_jax.heads import Matched
 from kd_jax.methods import supervised, umts
 from kd_jax.views import Batch
@@ -273,9 +273,9 @@ def test_a_step_leaves_the_teacher_and_frozen_heads_as_they_were(variables, teac
     assert set(before['params']) == {'student', 'heads'}  # there is no teacher to update
     mesh = parallel.mesh(jax.devices()[:1])
     tx = optimizer(frozen=method.frozen)
-    step = train.make_train_step(method, lambda b: (b, b), tx, mesh, seed=0, steps=3)
+    step = loop.make_train_step(method, lambda b: (b, b), tx, mesh, seed=0, steps=3)
     fresh = jax.tree.map(jnp.array, before)
-    state = train.TrainState(jnp.zeros((), jnp.int32), fresh, tx.init(fresh['params']))
+    state = loop.TrainState(jnp.zeros((), jnp.int32), fresh, tx.init(fresh['params']))
     state, taught = parallel.replicate((state, jax.tree.map(jnp.array, teachers)), mesh)
     for _ in range(3):
         state, metrics = step(state, taught, batch)

@@ -7,7 +7,7 @@ import pytest
 import smoke
 from random_trees import random_init
 
-from kd_jax import losses, methods, optimizers, parallel, recipes, train, trees, views
+from kd_jax import loop, losses, methods, optimizers, parallel, recipes, trees, views
 from kd_jax.methods import supervised, vkd
 from kd_jax.views import Batch
 
@@ -181,10 +181,8 @@ def test_one_device_is_four_devices():
     for count in (1, 4):
         mesh = parallel.mesh(jax.devices()[:count])
         tx = optimizers.create(epochs=1.0, steps_per_epoch=4, **config.optimizer)
-        step = train.make_train_step(
-            method, recipes.augmentation(config), tx, mesh, seed=0, steps=4
-        )
-        state = train.create_state(method, tx, recipes.blank_batch(config), 0)
+        step = loop.make_train_step(method, recipes.augmentation(config), tx, mesh, seed=0, steps=4)
+        state = loop.create_state(method, tx, recipes.blank_batch(config), 0)
         state = parallel.replicate(state, mesh)
         teachers = parallel.replicate({'teacher': trees.unnamed(taught)}, mesh)
         state, metrics = step(state, teachers, parallel.shard(raw, mesh))
