@@ -19,8 +19,7 @@ from ml_collections import ConfigDict
 
 from configs import base, base_factorized, base_ksl, base_vkd
 from experiments import methods_cost, methods_drawn, rows
-from kd_jax import checkpoints, data, recipes, trees
-from kd_jax.networks import cost
+from kd_jax import data, recipes, runs
 
 BASELINE, UMTS, VKD, KSL, FACTORIZED = 'Baseline', 'UMTS', 'VKD', 'KSL', 'Factorized'
 ALONE, UNCONSTRAINED = 'VKD, not distilled', 'KSL, no constraints'
@@ -99,15 +98,6 @@ def images(config: ConfigDict) -> int:
     return sets * config.method.get('student_views', config.sampling.shots)
 
 
-def inference(run: Path) -> tuple[int, int]:
-    """Parameters without the classifier, and multiply-adds, that a run's student embeds with."""
-    network, variables, config, _ = checkpoints.restore_network(run)
-    network = network.clone(conv='xla', axis_name=None)
-    work = cost.multiply_adds(network.apply, variables, recipes.blank_input(config)[:1])
-    classifier = trees.size(variables['params']['neck']['classifier'])
-    return trees.size(variables['params']) - classifier, work
-
-
 def check(config: ConfigDict, made: dict[str, ConfigDict]) -> None:
     """UsageError where a config is no baseline, or rows would show other numbers of images."""
     if config.method.name != 'supervised' or recipes.reads(config) != 'singles':
@@ -123,20 +113,48 @@ def check(config: ConfigDict, made: dict[str, ConfigDict]) -> None:
 def main(_):
     workdir, config = Path(rows.WORKDIR.value), rows.CONFIG.value
     chosen = rows.chosen(table(workdir))
-    made = {name: row(config.copy_and_resolve_references()) for name, row in chosen.items()}
-    check(config, made)
     dataset = data.load(**config.data)
-    found = rows.run(table(workdir), workdir, dataset)
-    paths = {name: rows.run_of(name, s, workdir) for name in found for s in found[name]}
-    costs = {inference(path) for path in paths.values()}
-    assert len(costs) == 1, f'students differ in what they cost: {costs}'
+    check(config, {name: row(config.copy_and_resolve_references()) for name, row in chosen.items()})
+    found = rows.run(chosen, workdir, dataset)
     print(rows.text(found, (BASELINE, ALONE, UNCONSTRAINED), '', {}))
-    print('\n' + methods_cost.text(methods_cost.measured(made, dataset), made))
-    parameters, work = costs.pop()
-    print(
-        f'\nEvery student embeds with {parameters:,} parameters, {work:,} multiply-adds an image.'
-    )
+    print('\n' + teachers(found, workdir))
+    print('\n' + costs(chosen, config, dataset))
+    print('\n' + same_inference(found, workdir))
     methods_drawn.draw(found, workdir)
+
+
+def teachers(found: rows.Table, workdir: Path) -> str:
+    """A table of the networks that taught, as their own runs scored them."""
+    of_rows: rows.Table = {}
+    for name, seeds in found.items():
+        for seed in seeds:
+            path = rows.run_of(name, seed, workdir)
+            for teacher, summary in runs.result_of(path).items():
+                if (path / 'teachers' / teacher).exists():  # not one of another row
+                    shots = summary['shots']
+                    note = f' ({shots} shots by identity, an upper bound)' if shots > 1 else ''
+                    of_rows.setdefault(f'{name}: {teacher}{note}', {})[seed] = summary
+    return rows.text(of_rows, (), '', {}) if of_rows else 'no teachers'
+
+
+def costs(chosen: dict[str, rows.Row], config: ConfigDict, dataset: data.Dataset) -> str:
+    """The table of what training costs; the baseline is timed even where it is no chosen row."""
+    timed = {BASELINE: lambda one: one, **chosen}
+    config = config.copy_and_resolve_references()
+    config.seed = rows.numbers(rows.SEEDS, 0)[0]
+    made = {name: row(config.copy_and_resolve_references()) for name, row in timed.items()}
+    return methods_cost.text(methods_cost.measured(made, BASELINE, dataset))
+
+
+def same_inference(found: rows.Table, workdir: Path) -> str:
+    """What it takes to embed an image, after asserting that it is the same in all rows."""
+    paths = [rows.run_of(name, seed, workdir) for name in found for seed in found[name]]
+    known = {methods_cost.inference(path) for path in paths}
+    assert len(known) == 1, f'students differ in parameters or multiply-adds: {known}'
+    parameters, work = known.pop()
+    return (
+        f'Every student embeds an image with {parameters:,} parameters and {work:,} multiply-adds.'
+    )
 
 
 if __name__ == '__main__':

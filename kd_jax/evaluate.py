@@ -26,6 +26,7 @@ from kd_jax import (
     trees,
 )
 from kd_jax.data import Dataset
+from kd_jax.methods import Method
 from kd_jax.retrieval import items, protocols
 from kd_jax.retrieval.protocols import PROTOCOLS
 from kd_jax.trees import Tree
@@ -136,9 +137,14 @@ def run(path: Path, config: ConfigDict, which: str = 'last') -> dict[str, float]
 
 def opened(restored: checkpoints.Restored, mesh: Mesh) -> tuple[Callable, Tree]:
     """A restored network as it embeds for `score`: an `embed.embedder` and its variables."""
-    method = recipes.method(restored.config, restored.network, placeholders(restored))
+    method = method_of(restored)
     variables = parallel.replicate(trees.join(student=restored.variables), mesh)
     return embed.embedder(method, mesh), variables
+
+
+def method_of(restored: checkpoints.Restored) -> Method:
+    """The method of a restored network, to embed with."""
+    return recipes.method(restored.config, restored.network, placeholders(restored))
 
 
 def placeholders(restored: checkpoints.Restored) -> dict:

@@ -67,13 +67,7 @@ def train_at_once(members: dict[str, lineage.Teacher], workdir: Path, dataset: D
     runs.start(workdir, ConfigDict({'stacked': configs}), facts(dataset))
     logging.info('training %s at once in %s', ', '.join(members), workdir)
     own = {name: assembly.assemble(one, dataset, {}) for name, one in configs.items()}
-    config, first = next(iter(configs.values())), next(iter(own.values()))
-    networks = {name: one.network(dataset.classes) for name, one in members.items()}
-    bare = next(iter(networks.values())).clone(part=())
-    parts = first._replace(
-        method=stacked.method(recipes.method(config, bare, {}), networks),
-        begin=partial(stacked.each, first.begin, len(members)),
-    )
+    config, parts = next(iter(configs.values())), joint_parts(members, own, dataset.classes)
     _, state = loop.fit(config, workdir, dataset, parts, {})
     for number, (name, one) in enumerate(members.items()):
         if runs.result_of(one.run) is None:
@@ -82,6 +76,18 @@ def train_at_once(members: dict[str, lineage.Teacher], workdir: Path, dataset: D
             summary = loop.scorer(own[name].method, one.config, dataset)(alone.variables)
             runs.start(one.run, one.config, facts(dataset))
             keep(one.run, alone, summary, stacked.metrics(runs.metrics_of(workdir), name))
+
+
+def joint_parts(
+    members: dict[str, lineage.Teacher], own: dict[str, assembly.Parts], classes: int
+) -> assembly.Parts:
+    """What the loop needs to train all members at once, from the parts of each."""
+    networks = {name: one.network(classes) for name, one in members.items()}
+    first = next(iter(members))
+    bare = recipes.method(members[first].config, networks[first].clone(part=()), {})
+    method = stacked.method(bare, networks)
+    begin = partial(stacked.each, own[first].begin, len(members))
+    return own[first]._replace(method=method, begin=begin)
 
 
 def keep(run: Path, state: loop.TrainState, summary: dict, metrics: list[dict]) -> None:

@@ -27,3 +27,18 @@ def experiment(module: ModuleType, workdir: Path, *arguments: str, config: str) 
             flags.FLAGS(command)
         module.main(None)
     return printed.getvalue()
+
+
+def cells(printed, ranking):
+    """The cells of the table of a ranking by the name of their row."""
+    table = next(part for part in printed.split('\n\n') if part.startswith(f'| {ranking} | seeds'))
+    lines = [line.strip('| ').split(' | ') for line in table.splitlines()[2:]]
+    return {name: rest for name, *rest in lines}
+
+
+def flat(tree, prefix=''):
+    """Leaves by dotted path."""
+    if not hasattr(tree, 'items'):
+        return {prefix: tree}
+    parts = (flat(tree[key], f'{prefix}.{key}' if prefix else key) for key in tree)
+    return {key: value for part in parts for key, value in part.items()}

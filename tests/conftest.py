@@ -21,6 +21,7 @@ jaxtyping.install_import_hook('kd_jax', 'beartype.beartype')
 
 import jax  # noqa: E402, after the flags
 import orbax.checkpoint as ocp  # noqa: E402
+import pytest  # noqa: E402
 
 # By default every device writes its slice of every array, by a program compiled for each shape:
 # slow on two cores. Processes that tests start have orbax's default.
@@ -31,3 +32,19 @@ ocp.type_handlers.register_type_handler(
 
 def pytest_unconfigure(config):
     CACHE.cleanup()
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The configs of the rows of an experiment, by the names of their directories; untrained."""
+    from experiments import rows
+
+    found = {}
+    summary = {'protocol': 'market', 'quoted': 'mAP', 'mAP': 0.5, 'rank-1': 0.5, 'also': []}
+
+    def trained(config, path, dataset):
+        found[path.name] = config
+        return dict(summary)
+
+    monkeypatch.setattr(rows, 'trained', trained)
+    return found

@@ -9,6 +9,7 @@ import command_line
 import numpy as np
 import pytest
 import smoke
+from command_line import cells, flat
 from PIL import Image
 
 from experiments import (
@@ -26,13 +27,6 @@ from kd_jax import data, embed
 experiment = functools.partial(command_line.experiment, config='vkd_carousel')
 ROWS = 'resnet10/4 teacher', 'resnet10/4 not distilled', 'resnet10/4 VKD'
 OTHER_WIDTH = '--networks=resnet10/4', '--config.network.width=8'  # for the same rows
-
-
-def cells(printed, ranking):
-    """The cells of the table of a ranking by the name of their row."""
-    table = next(part for part in printed.split('\n\n') if part.startswith(f'| {ranking} | seeds'))
-    lines = [line.strip('| ').split(' | ') for line in table.splitlines()[2:]]
-    return {name: rest for name, *rest in lines}
 
 
 def table(workdir):
@@ -93,28 +87,6 @@ def test_the_camera_of_a_run(workdir):
 
 
 # Rows that are not trained.
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """The configs of the rows of an experiment, by the names of their directories."""
-    found = {}
-    summary = {'protocol': 'market', 'quoted': 'mAP', 'mAP': 0.5, 'rank-1': 0.5, 'also': []}
-
-    def trained(config, path, dataset):
-        found[path.name] = config
-        return dict(summary)
-
-    monkeypatch.setattr(rows, 'trained', trained)
-    return found
-
-
-def flat(tree, prefix=''):
-    """Leaves by dotted path."""
-    if not hasattr(tree, 'items'):
-        return {prefix: tree}
-    parts = (flat(tree[key], f'{prefix}.{key}' if prefix else key) for key in tree)
-    return {key: value for part in parts for key, value in part.items()}
 
 
 OFF = {'method.logits_weight': 0.0, 'method.distance_weight': 0.0}
