@@ -4,6 +4,7 @@ import functools
 import json
 
 import command_line
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import smoke
@@ -11,7 +12,6 @@ from absl import app
 from command_line import cells, flat
 
 from experiments import ksl_ablation, ksl_branches, rows
-from kd_jax import data, runs
 
 experiment = functools.partial(command_line.experiment, config='ksl_carousel')
 P, D, H = (f'method.{key}_weight' for key in ('probability', 'distance', 'hard'))
@@ -83,16 +83,13 @@ def test_every_branch_is_ranked(tmp_path):
 
 
 def test_the_mean_of_equal_branches_is_one_of_them():
-    dataset = data.load(**smoke.config('ksl_carousel').data)
-    run = smoke.finished('ksl_carousel')
-    assert runs.fingerprint_of(run) == dataset.fingerprint
-
     class Twice:
         def embed(self, variables, images):
             return images.reshape(len(images), -1) * variables
 
     images = np.random.default_rng(0).normal(size=(4, 1, 2, 2, 3)).astype(np.float32)
-    one = ksl_branches.mean_of(Twice(), {'one': 1.0, 'other': 3.0}, images)
+    students = {'one': 1.0, 'other': 3.0}
+    one = ksl_branches.mean_of(Twice(), students, jnp.asarray(images))
     flattened = images.reshape(4, -1)
     lengths = np.linalg.norm(flattened, axis=1, keepdims=True)
     np.testing.assert_allclose(one, flattened / lengths, rtol=1e-5)

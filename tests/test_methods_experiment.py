@@ -117,12 +117,15 @@ def test_curves_are_the_terms_by_step(trained):
 
 
 def test_teachers_stand_beside_their_rows(tmp_path):
-    """With a word on those that are shown several shots."""
-    run = smoke.copy(smoke.finished('umts_carousel'), tmp_path / 'seed0/umts')
-    text = methods.teachers({'UMTS': {0: runs.result_of(run)['student']}}, tmp_path)
-    taught = smoke.result(run)['teacher']
-    name = f'UMTS: teacher ({taught["shots"]} shots by identity, an upper bound)'
-    assert f'| {name} | 1 | {100 * taught["mAP"]:.1f} |' in text
+    """With a word on those that are shown several shots, and without those of other rows."""
+    run = tmp_path / 'seed0/umts'
+    (run / 'teachers/teacher').mkdir(parents=True)
+    one = {'protocol': 'market', 'quoted': 'mAP', 'mAP': 0.25, 'rank-1': 0.5, 'also': []}
+    taught = one | {'mAP': 0.75, 'shots': 4}
+    runs.write_json(run / 'result.json', {'teacher': taught, 'other': taught, 'student': one})
+    text = methods.teachers({'UMTS': {0: one}}, tmp_path)
+    assert '| UMTS: teacher (4 shots by identity, an upper bound) | 1 | 75.0 | 50.0 |' in text
+    assert 'other' not in text
 
 
 def test_a_row_with_teachers_costs_their_steps_too():
