@@ -10,7 +10,7 @@ from configs import base
 # The paper's figure 1: of four stripes the 1st and 2nd, the 2nd and 3rd, the 3rd and 4th; of seven
 # the 1st to 3rd, the 3rd to 5th and the 5th to 7th.
 PARTS = ((0.0, 0.5), (0.25, 0.75), (0.5, 1.0), (0.0, 3 / 7), (2 / 7, 5 / 7), (4 / 7, 1.0))
-WHOLE = (0.0, 1.0)
+WHOLE = ()  # the image as it is
 OWN = ('inflate', 'last_stride', 'neck', 'neck_width')  # options of a partial teacher's own
 
 
@@ -33,7 +33,7 @@ def factorized(config: ConfigDict, by: ConfigDict, parts: tuple) -> ConfigDict:
         base.same_network(teacher, config, OWN)
         base.same_evaluation(teacher, config)
         teacher.train.epochs = 1 * config.train.get_ref('epochs')
-        name = 'holistic' if part == WHOLE else f'part{number}'
+        name = f'part{number}' if part else 'holistic'
         config.teachers[name] = teacher
     return config
 

@@ -16,6 +16,7 @@ from kd_jax import losses, views
 from kd_jax.lineage import Teacher
 from kd_jax.methods import Losses, Method
 from kd_jax.networks import Network
+from kd_jax.networks.network import algorithm_of
 from kd_jax.views import Batch
 
 
@@ -49,10 +50,20 @@ def _recipe(config: ConfigDict) -> str:
     return config.to_json(sort_keys=True)
 
 
-def method(base: Method, networks: dict[str, Network]) -> Method:
-    """A method's functions over members; `base` is that of their network without a part.
+def bare(network: Network) -> Network:
+    """A member's network on its part, already cut out of the images.
 
-    Terms and diagnostics have a member's name in front. What is ranked is the concatenation of the
+    Batched kernels are grouped convolutions to XLA, for which it is fifteen times as slow on a CPU
+    as for one after another: there they are matrix products.
+    """
+    products = algorithm_of(network.conv) == 'cpu'
+    return network.clone(part=(), conv='products' if products else network.conv)
+
+
+def method(base: Method, networks: dict[str, Network]) -> Method:
+    """A method's functions over members; `base` is that of a `bare` one.
+
+    Terms and diagnostics are called MEMBER/NAME. What is ranked is the concatenation of the
     members' vectors, each divided by its length.
     """
     size = next(iter(networks.values())).part_size
@@ -82,7 +93,7 @@ def method(base: Method, networks: dict[str, Network]) -> Method:
 
 
 def _by_name(values: dict[str, jax.Array], names: tuple[str, ...]) -> dict[str, jax.Array]:
-    return {f'{n}_{key}': value[i] for key, value in values.items() for i, n in enumerate(names)}
+    return {f'{n}/{key}': value[i] for key, value in values.items() for i, n in enumerate(names)}
 
 
 def each(function: Callable[[Any], Any], count: int, tree: Any) -> Any:
@@ -98,6 +109,9 @@ def member(tree: Any, number: int) -> Any:
 
 def metrics(rows: list[dict], name: str) -> list[dict]:
     """The rows of metrics of one member."""
-    kept = [{k: v for k, v in row.items() if k.startswith(f'{name}_')} for row in rows]
-    found = [{k.removeprefix(f'{name}_'): v for k, v in row.items()} for row in kept]
+    prefix = f'{name}/'
+    found = [
+        {key.removeprefix(prefix): row[key] for key in row if key.startswith(prefix)}
+        for row in rows
+    ]
     return [{'step': row['step'], **own} for row, own in zip(rows, found) if own]

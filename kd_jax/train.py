@@ -84,8 +84,8 @@ def joint_parts(
     """What the loop needs to train all members at once, from the parts of each."""
     networks = {name: one.network(classes) for name, one in members.items()}
     first = next(iter(members))
-    bare = recipes.method(members[first].config, networks[first].clone(part=()), {})
-    method = stacked.method(bare, networks)
+    base = recipes.method(members[first].config, stacked.bare(networks[first]), {})
+    method = stacked.method(base, networks)
     begin = partial(stacked.each, own[first].begin, len(members))
     return own[first]._replace(method=method, begin=begin)
 

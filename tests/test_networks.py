@@ -160,7 +160,7 @@ def test_relus_that_are_left_out(name, cut, paper, code, monkeypatch):
         ('last_block_relu', 'all, paper, code'),
         ('neck', 'fc_bn_relu, fc_bn, bnneck'),
         ('dtype', 'float32, bfloat16'),
-        ('conv', 'auto, xla, cpu'),
+        ('conv', 'auto, xla, cpu, products'),
         ('batch_norm', 'global, device'),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import smoke
 from safetensors import safe_open
 
-from kd_jax import checkpoints, command, recipes, train, trees
+from kd_jax import checkpoints, command, loop, recipes, train, trees
 from kd_jax.networks.state_dicts import read
 from kd_jax.networks.torch_names import to_torch, torch_names
 
@@ -50,7 +50,7 @@ def first_state(config, run, monkeypatch):
         return step
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, 'make_train_step', make)
+        patched.setattr(loop, 'make_train_step', make)
         with pytest.raises(Stop) as told:
             train.run(config, run)
     return told.value.args[0].variables

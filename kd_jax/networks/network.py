@@ -45,6 +45,14 @@ class Layers(NamedTuple):
     first: Callable[..., jax.Array]
 
 
+ALGORITHMS = {'xla': None, 'cpu': convolve, 'products': partial(convolve, least=0)}
+
+
+def algorithm_of(conv: str) -> str:
+    """What option `conv` is here: 'auto' is 'cpu' where JAX runs on one, else 'xla'."""
+    return ('cpu' if jax.default_backend() == 'cpu' else 'xla') if conv == 'auto' else conv
+
+
 class Neck(nn.Module):
     """Pooled features to (embedding, neck, logits).
 
@@ -94,8 +102,8 @@ class Network(nn.Module, kw_only=True):
     dtype: str
     conv: str
     axis_name: str | None
-    part: tuple = ()
-    part_size: tuple = (224, 224)
+    part: tuple
+    part_size: tuple
 
     # The convolution that reads the image; prefixes of the last stage's variables, which VKD's
     # students take from ImageNet again.
@@ -148,8 +156,7 @@ class Network(nn.Module, kw_only=True):
     def layers(self, norm: Callable) -> Layers:
         """Layers that compute in `dtype`, with the convolution that suits the backend."""
         dtype = jnp.dtype(self.dtype)
-        fast = self.conv == 'cpu' or (self.conv == 'auto' and jax.default_backend() == 'cpu')
-        conv = partial(_conv, dtype=dtype, algorithm=convolve if fast else None)
+        conv = partial(_conv, dtype=dtype, algorithm=ALGORITHMS[algorithm_of(self.conv)])
         init = inflated(self.inflate) if self.inflate > 1 else kaiming_fan_out
         return Layers(conv, partial(norm, dtype=dtype), partial(conv, kernel_init=init))
 
