@@ -1,4 +1,4 @@
-"""KSL: its terms from every branch alone, its gradients, its variables."""
+"""KSL: its terms from the outputs of every branch alone, its gradients, what it refuses."""
 
 import itertools
 from functools import cache, partial
@@ -235,22 +235,7 @@ def test_a_pair_teaches_its_first_branch_alone(options):
         assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves((first[1], second[1])))
 
 
-# Variables.
-
-
-TAILS = {'layer3': {'layer3_0', 'layer4_0', 'neck'}, 'layer4': set(TAIL), 'gap': {'neck'}}
-
-
-@pytest.mark.parametrize(('split_at', 'tail'), TAILS.items())
-def test_the_variables_of_a_split(split_at, tail):
-    """The student's are those of the baseline; a branch has its tail's, of the same shapes."""
-    init = partial(jax.eval_shape, made(WHOLE, split_at=split_at).init)
-    found = init(jax.random.key(0), batch())
-    baseline = jax.eval_shape(WHOLE.init, jax.random.key(0), views.singles(batch().images))
-    assert trees.part(found, 'student') == baseline
-    for kind, tree in found.items():
-        assert set(tree) == set(NAMES)
-        assert tree['branch1'] == tree['branch2'] == {k: baseline[kind][k] for k in tail}
+# The networks that it trains.
 
 
 def test_a_branch_as_an_ordinary_network():

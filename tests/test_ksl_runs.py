@@ -39,6 +39,24 @@ def assert_bitwise(found, wanted):
 
 # Where it starts.
 
+TAILS = {
+    'layer3': {'layer3_0', 'layer4_0', 'neck'},
+    'layer4': {'layer4_0', 'neck'},
+    'gap': {'neck'},
+}
+
+
+@pytest.mark.parametrize(('split_at', 'tail'), TAILS.items())
+def test_the_variables_of_a_split(split_at, tail):
+    """The student's are those of the baseline; a branch has its tail's, of the same shapes."""
+    init = partial(jax.eval_shape, made(WHOLE, split_at=split_at).init)
+    found = init(jax.random.key(0), batch())
+    baseline = jax.eval_shape(WHOLE.init, jax.random.key(0), views.singles(batch().images))
+    assert trees.part(found, 'student') == baseline
+    for kind, tree in found.items():
+        assert set(tree) == set(NAMES)
+        assert tree['branch1'] == tree['branch2'] == {k: baseline[kind][k] for k in tail}
+
 
 def test_where_branches_start():
     """The student as that of the baseline of its seed, every branch elsewhere."""
@@ -73,13 +91,13 @@ def test_branches_start_from_a_file_but_for_their_necks(split_at, tmp_path):
 # Steps.
 
 
-def sgd_steps(method, variables, seen, augment=lambda seen: (seen, seen), devices=1):
+def sgd_steps(method, variables, seen, devices=1):
     """Metrics and variables after each step on so many devices; as many steps as are asked for."""
     options = smoke.config('ksl_carousel').optimizer.to_dict()
     options |= {'name': 'sgd', 'learning_rate': 0.01, 'warmup_epochs': 0.0}
     tx = optimizers.create(epochs=1.0, steps_per_epoch=8, **options)
     mesh = parallel.mesh(jax.devices()[:devices])
-    step = loop.make_train_step(method, augment, tx, mesh, seed=0, steps=8)
+    step = loop.make_train_step(method, lambda seen: (seen, seen), tx, mesh, seed=0, steps=8)
     state = loop.TrainState(np.zeros((), np.int32), variables, tx.init(variables['params']))
     state = parallel.replicate(jax.tree.map(np.array, state), mesh)
     while True:
@@ -106,13 +124,7 @@ def test_one_device_is_four_devices():
     config.method.update(ramp=0.0, distance_weight=20.0)
     assert config.method.split_at == 'layer4'
     method = recipes.method(config, NETWORK.clone(axis_name=parallel.AXIS), {})
-    rng = np.random.default_rng(3)
-    pixels = rng.integers(0, 256, (4, 2, 32, 16, 3), np.uint8)
-    raw = batch()._replace(images=pixels, keys=rng.integers(2**32, size=(4, 2), dtype=np.uint32))
-    one, four = (
-        next(sgd_steps(method, VARIABLES, raw, recipes.augmentation(config), devices))
-        for devices in (1, 4)
-    )
+    one, four = (next(sgd_steps(method, VARIABLES, batch(), devices)) for devices in (1, 4))
     weights = [one[0][name] / one[0]['loss'] for name in ('probabilities', 'distances', 'hard')]
     assert min(weights) > 0.01
     near = partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5)

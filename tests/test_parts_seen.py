@@ -142,4 +142,4 @@ def test_teachers_see_the_parts_in_order(module):
         seen = tuple(config.teachers[name].network.part for name in names)
         assert seen == base_factorized.PARTS
         assert 'part' not in config.network
-    assert holistic.teachers.holistic.network.part == (0.0, 1.0)
+    assert holistic.teachers.holistic.network.part == ()

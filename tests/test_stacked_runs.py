@@ -89,7 +89,7 @@ def test_the_joint_run_tells_all_terms():
     rows = smoke.rows(finished() / 'stacked')
     assert [row['step'] for row in rows] == [2, 4, 4, 6, 8, 8]
     assert ['evaluation' in row for row in rows] == [False, False, True] * 2
-    own = {f'{name}_{term}' for name in PARTS for term in (*TERMS, 'accuracy')}
+    own = {f'{name}/{term}' for name in PARTS for term in (*TERMS, 'accuracy')}
     assert set(rows[0]) == {'step', 'loss', 'gradient_norm', *own}
 
 
