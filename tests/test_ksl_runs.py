@@ -23,6 +23,7 @@ from kd_jax import (
     runs,
     train,
     trees,
+    views,
 )
 from kd_jax.methods import supervised
 from kd_jax.networks import pretrained
