@@ -5,8 +5,8 @@
 Six partial ResNet-50s of 224×224 pixels, 120 epochs each, then the student of whole images, 120
 epochs; `:holistic` adds a teacher of the whole image, --config.stacked=True trains all teachers at
 once. From random weights, or add --config.network.pretrained=resnet50.safetensors (README). Of the
-paper's results none is known to us; the comparison to make is the same student with
---config.method.map_weight=0 --config.method.feature_weight=0.
+paper's results none is known to us; the student without teachers, to compare with, is
+experiments.factorized_ablation --rows=Baseline.
 """
 
 from configs import base_factorized

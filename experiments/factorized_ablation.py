@@ -17,7 +17,7 @@ from absl import app
 from ml_collections import ConfigDict
 
 from experiments import factorized_ensemble, rows
-from kd_jax import data
+from kd_jax import data, runs
 
 BASELINE, BOTH = 'Baseline', 'map and feature'
 CHANGES = {
@@ -50,6 +50,11 @@ def student(config: ConfigDict, changed: dict, workdir: Path) -> ConfigDict:
     return config
 
 
+def trained(names: tuple[str, ...], seed: int, workdir: Path) -> bool:
+    """Whether the runs of all these rows are finished, now or before."""
+    return all(runs.result_of(rows.run_of(name, seed, workdir)) for name in names)
+
+
 def main(_):
     workdir, config = Path(rows.WORKDIR.value), rows.CONFIG.value
     if config.method.name != 'factorized':
@@ -58,11 +63,14 @@ def main(_):
         raise app.UsageError('--config.teachers: here the teachers are rows, trained from configs')
     dataset = data.load(**config.data)
     found = rows.run(table(config, workdir), workdir, dataset)
-    names = tuple(name for name in config.teachers if found.get(name))
-    if len(names) > 1:
-        found['teachers, concatenated'] = factorized_ensemble.ranked(found, names, workdir, dataset)
+    names = tuple(config.teachers)
+    taught = [seed for seed in rows.numbers(rows.SEEDS, 0) if trained(names, seed, workdir)]
+    if taught:
+        found['teachers, concatenated'] = factorized_ensemble.ranked(
+            taught, names, workdir, dataset
+        )
     print(rows.text(found, (BASELINE,), '', {}))
-    if len(names) > 1 and found.get(BOTH):
+    if taught and found.get(BOTH):
         print('\n' + factorized_ensemble.costs(found, names, BOTH, workdir, config))
         print('\n' + factorized_ensemble.at_once(config, dataset))
 

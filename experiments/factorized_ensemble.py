@@ -31,11 +31,10 @@ ROUNDS, SECONDS = 5, 2.0
 
 
 def ranked(
-    found: rows.Table, names: tuple[str, ...], workdir: Path, dataset: Dataset
+    seeds: list[int], names: tuple[str, ...], workdir: Path, dataset: Dataset
 ) -> dict[int, dict]:
-    """The summary of the concatenation of teachers' vectors, for seeds that all of them have."""
-    seeds = set.intersection(*(set(found[name]) for name in names))
-    return {seed: of_seed(names, seed, workdir, dataset) for seed in sorted(seeds)}
+    """The summary of the concatenation of teachers' vectors, of each seed."""
+    return {seed: of_seed(names, seed, workdir, dataset) for seed in seeds}
 
 
 def of_seed(names: tuple[str, ...], seed: int, workdir: Path, dataset: Dataset) -> dict:

@@ -18,11 +18,11 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from experiments import ksl_branches, rows
-from kd_jax import data, runs
+from kd_jax import data
 
 START = flags.DEFINE_string('start', '', 'Weights of the network, for rows that start from them.')
 
-BASELINE, KSL, UNCONSTRAINED = 'Baseline', 'KSL', 'no constraints'
+BASELINE, KSL, UNCONSTRAINED = 'Baseline', 'KSL', 'without constraints'
 CONSTRAINTS = {'probabilities': 'probability', 'distances': 'distance', 'hard': 'hard'}
 OTHER_FORMS = {
     'KL of probabilities': {'method.probabilities': 'kl'},
@@ -46,7 +46,7 @@ def changes() -> dict[str, dict]:
     found |= {f'{one} and {two}': only(one, two) for one, two in combinations(CONSTRAINTS, 2)}
     found |= {KSL: {}, **OTHER_FORMS}
     for count in (2, 3, 4):
-        found[f'{count} branches, {UNCONSTRAINED}'] = {'method.branches': count, **only()}
+        found[f'{count} branches {UNCONSTRAINED}'] = {'method.branches': count, **only()}
         found[f'{count} branches'] = {'method.branches': count}
     return found
 
@@ -54,9 +54,9 @@ def changes() -> dict[str, dict]:
 def table(config: ConfigDict) -> dict[str, rows.Row]:
     """The rows by their names; those of as many branches as the config has are not named twice."""
     found = {BASELINE: rows.supervised_of}
-    same = (f'{config.method.branches} branches', f'{config.method.branches} branches, ')
+    same = f'{config.method.branches} branches'
     for name, changed in changes().items():
-        if name != same[0] and not name.startswith(same[1]):
+        if name not in (same, f'{same} {UNCONSTRAINED}'):
             found[name] = partial(with_changes, changed=changed)
     if START.value:
         start = {'network.pretrained': START.value}
@@ -79,9 +79,7 @@ def main(_):
     dataset = data.load(**config.data)
     found = rows.run(table(config), workdir, dataset)
     print(rows.text(found, (BASELINE, UNCONSTRAINED), '', {}))
-    ranked = ksl_branches.ranked(found, workdir, dataset)
-    runs.write_json(workdir / 'branches.json', ranked)
-    print('\n' + ksl_branches.text(ranked))
+    print('\n' + ksl_branches.text(ksl_branches.ranked(found, workdir, dataset)))
 
 
 if __name__ == '__main__':

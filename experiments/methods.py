@@ -4,11 +4,11 @@
 
 The config is the baseline; every method is put onto it, and its teachers are trained by the same
 recipe for as many steps. VKD's student starts from its teacher, as it does in the paper; "not
-distilled" is that student without it, "no constraints" are the branches of KSL without what they
-agree on. After the table of mAP and rank-1: what a training step costs, relative to the baseline's
-and timed in turns with it, on how many teachers' steps a row stands, and what one image costs to
-embed, which is asserted to be the same in all rows. Drawn: methods.png, and terms.png, what the
-loss terms did. Rows are resumable; --rows and --seeds choose.
+distilled" is that student without it, "without constraints" are the branches of KSL alone. After
+the table of mAP and rank-1: what a training step costs, relative to the baseline's and timed in
+turns with it, on how many teachers' steps a row stands, and what one image costs to embed, which is
+asserted to be the same in all rows. Drawn: methods.png, and terms.png, what the loss terms did.
+Rows are resumable; --rows and --seeds choose.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ from experiments import methods_cost, methods_drawn, rows
 from kd_jax import data, recipes, runs
 
 BASELINE, UMTS, VKD, KSL, FACTORIZED = 'Baseline', 'UMTS', 'VKD', 'KSL', 'Factorized'
-ALONE, UNCONSTRAINED = 'VKD, not distilled', 'KSL, no constraints'
+ALONE, UNCONSTRAINED = 'VKD not distilled', 'KSL without constraints'
 NOT_DISTILLED = {'method.logits_weight': 0.0, 'method.distance_weight': 0.0}
 NO_CONSTRAINTS = {f'method.{key}_weight': 0.0 for key in ('probability', 'distance', 'hard')}
 
@@ -95,7 +95,8 @@ def onto(put: rows.Row, config: ConfigDict) -> ConfigDict:
 def images(config: ConfigDict) -> int:
     """How many images a student sees in a step."""
     sets = config.sampling.identities * config.sampling.sets
-    return sets * config.method.get('student_views', config.sampling.shots)
+    views = 'student_views' if config.method.name == 'vkd' else None
+    return sets * (config.method[views] if views else config.sampling.shots)
 
 
 def check(config: ConfigDict, made: dict[str, ConfigDict]) -> None:
@@ -114,6 +115,8 @@ def main(_):
     workdir, config = Path(rows.WORKDIR.value), rows.CONFIG.value
     chosen = rows.chosen(table(workdir))
     dataset = data.load(**config.data)
+    # Else an epoch of VKD's, whose batch has more images, would have fewer steps.
+    config.train.steps_per_epoch = recipes.course(config, dataset).steps_per_epoch
     check(config, {name: row(config.copy_and_resolve_references()) for name, row in chosen.items()})
     found = rows.run(chosen, workdir, dataset)
     print(rows.text(found, (BASELINE, ALONE, UNCONSTRAINED), '', {}))
@@ -131,10 +134,18 @@ def teachers(found: rows.Table, workdir: Path) -> str:
             path = rows.run_of(name, seed, workdir)
             for teacher, summary in runs.result_of(path).items():
                 if (path / 'teachers' / teacher).exists():  # not one of another row
-                    shots = summary['shots']
-                    note = f' ({shots} shots by identity, an upper bound)' if shots > 1 else ''
-                    of_rows.setdefault(f'{name}: {teacher}{note}', {})[seed] = summary
+                    label = f'{name}: {teacher}{shots(summary)}'
+                    of_rows.setdefault(label, {})[seed] = summary
     return rows.text(of_rows, (), '', {}) if of_rows else 'no teachers'
+
+
+def shots(summary: dict) -> str:
+    """What a network that reads several shots was shown in place of one image."""
+    if summary['shots'] == 1:
+        return ''
+    by_identity = summary['shots_of'] == 'identity'
+    how = 'shots by identity, an upper bound' if by_identity else 'times the image'
+    return f' ({summary["shots"]} {how})'
 
 
 def costs(chosen: dict[str, rows.Row], config: ConfigDict, dataset: data.Dataset) -> str:

@@ -34,6 +34,8 @@ def supervised_of(config: ConfigDict) -> ConfigDict:
     objective = {key: config.method[key] for key in kept}
     plain.method = ConfigDict({'name': 'supervised', 'reads': 'singles', **objective})
     plain.teachers = {}
+    if 'stacked' in plain:
+        plain.stacked = False
     return plain
 
 

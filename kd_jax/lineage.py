@@ -37,6 +37,8 @@ def teachers(config: ConfigDict, workdir: Path) -> dict[str, Teacher]:
     """
     found = {}
     earlier = {'teacher': _before(config)} if generation(config) > 1 else config.teachers
+    if 'student' in earlier:
+        raise ValueError('config.teachers.student: call it something else, a run has a student')
     for name, spec in earlier.items():
         if isinstance(spec, str):
             found[name] = Teacher(runs.config_of(Path(spec)), Path(spec), True)

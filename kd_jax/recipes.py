@@ -84,11 +84,14 @@ def started(config: ConfigDict, classes: int, variables: Tree) -> Tree:
             parts[name] = pretrained.load(student, tree, path)
     for name, tree in parts.items():
         if 'neck' in tree['params'] and student.FIRST not in tree['params']:  # a branch (KSL)
-            stages = {
-                f'{kind}/{stage}/' for kind in tree for stage in tree[kind] if stage != 'neck'
-            }
-            parts[name] = trees.replaced(tree, parts['student'], tuple(stages))
+            parts[name] = _with_stages(tree, parts['student'])
     return trees.join(**parts)
+
+
+def _with_stages(branch: Tree, student: Tree) -> Tree:
+    """A branch with the student's stages, copied: a buffer of the state is donated but once."""
+    stages = tuple(f'{kind}/{name}/' for kind in branch for name in branch[kind] if name != 'neck')
+    return trees.replaced(branch, jax.tree.map(jnp.copy, student), stages)
 
 
 def check_weights(config: ConfigDict, classes: int) -> None:

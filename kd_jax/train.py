@@ -91,7 +91,7 @@ def joint_parts(
 
 
 def keep(run: Path, state: loop.TrainState, summary: dict, metrics: list[dict]) -> None:
-    """Leave a run as if it had been trained by itself."""
+    """Leave a run of what was trained at once, with its last evaluation and checkpoint."""
     step = int(state.step)
     runs.rewind_metrics(run, 0)
     for row in [*metrics, {'step': step, 'evaluation': summary}]:

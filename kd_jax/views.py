@@ -60,7 +60,8 @@ def part_of(
 ) -> Float[Array, 'b h2 w2 c']:
     """The rows from one share of the height to another, stretched to a size bilinearly (A-FD-6).
 
-    Of images or feature maps; nothing is smoothed where the size is smaller than the part.
+    Of images or feature maps. A stretched part also weighs in the row next to its border; nothing
+    is smoothed where the size is smaller than the part.
     """
     rows = sampling_matrix(part, maps.shape[1], size[0])
     columns = sampling_matrix((0.0, 1.0), maps.shape[2], size[1])

@@ -1,7 +1,6 @@
 """KSL's ablation: rows change what they say, and every branch is ranked as it was trained."""
 
 import functools
-import json
 
 import command_line
 import jax.numpy as jnp
@@ -12,12 +11,13 @@ from absl import app
 from command_line import cells, flat
 
 from experiments import ksl_ablation, ksl_branches, rows
+from kd_jax import data
 
 experiment = functools.partial(command_line.experiment, config='ksl_carousel')
 P, D, H = (f'method.{key}_weight' for key in ('probability', 'distance', 'hard'))
 CHANGED = {
     'ksl': {},
-    'no_constraints': {P: 0.0, D: 0.0, H: 0.0},
+    'without_constraints': {P: 0.0, D: 0.0, H: 0.0},
     'probabilities_alone': {D: 0.0, H: 0.0},
     'distances_alone': {P: 0.0, H: 0.0},
     'hard_alone': {P: 0.0, D: 0.0},
@@ -30,9 +30,9 @@ CHANGED = {
     'split_at_layer3': {'method.split_at': 'layer3'},
     'split_at_gap': {'method.split_at': 'gap'},
     '2_branches': {'method.branches': 2},
-    '2_branches__no_constraints': {'method.branches': 2, P: 0.0, D: 0.0, H: 0.0},
+    '2_branches_without_constraints': {'method.branches': 2, P: 0.0, D: 0.0, H: 0.0},
     '4_branches': {'method.branches': 4},
-    '4_branches__no_constraints': {'method.branches': 4, P: 0.0, D: 0.0, H: 0.0},
+    '4_branches_without_constraints': {'method.branches': 4, P: 0.0, D: 0.0, H: 0.0},
 }
 
 
@@ -59,7 +59,9 @@ def test_rows_from_given_weights(tmp_path, made, unranked):
     experiment(ksl_ablation, tmp_path, '--start=weights.npz')
     given = {'network.pretrained': 'weights.npz'}
     assert changes(made, 'ksl_from___start') == given
-    assert changes(made, 'no_constraints_from___start') == given | CHANGED['no_constraints']
+    assert (
+        changes(made, 'without_constraints_from___start') == given | CHANGED['without_constraints']
+    )
     assert made['baseline_from___start'].network.pretrained == 'weights.npz'
     assert made['baseline_from___start'].method.name == 'supervised'
 
@@ -73,7 +75,8 @@ def test_every_branch_is_ranked(tmp_path):
     """The first one as its run was; the mean of two equal ones as each of them."""
     run = smoke.copy(smoke.finished('ksl_carousel'), tmp_path / 'seed0/ksl')
     printed = experiment(ksl_ablation, tmp_path, '--rows=KSL')
-    found = json.loads((tmp_path / 'branches.json').read_text())['KSL']
+    dataset = data.load(**smoke.config('ksl_carousel').data)
+    found = ksl_branches.ranked({'KSL': {0: {}}}, tmp_path, dataset)['KSL']
     assert list(found) == ['branch 0', 'branch 1', 'branch 2', 'mean']
     assert found['branch 0'] == [smoke.result(run)['student']['mAP']]
     assert len({values[0] for values in found.values()}) > 2

@@ -87,6 +87,8 @@ def test_branches_start_from_a_file_but_for_their_necks(split_at, tmp_path):
         wanted = of_file[f'{kind}/{module}'] if stage else leaf
         np.testing.assert_array_equal(found[path], wanted, err_msg=path)
         assert stage == (not np.array_equal(leaf, wanted)), path
+    arrays = [leaf for leaf in found.values() if isinstance(leaf, jax.Array)]
+    assert len({leaf.unsafe_buffer_pointer() for leaf in arrays}) == len(arrays) > 0  # donated
 
 
 # Steps.

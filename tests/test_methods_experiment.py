@@ -43,10 +43,10 @@ def test_rows_share_student_data_recipe_and_images(tmp_path, made, silent):
                 assert (teacher.seed, teacher.train) == (baseline.seed, baseline.train)
                 assert teacher.network.width == 6
     assert len(made['factorized'].teachers) == 6
-    alone = made['vkd__not_distilled']
+    alone = made['vkd_not_distilled']
     assert alone.teachers.teacher == str(tmp_path / 'seed0/vkd/teachers/teacher')
     assert alone.method.logits_weight == alone.method.distance_weight == 0
-    weights = [made['ksl__no_constraints'].method[f'{k}_weight'] for k in ('hard', 'distance')]
+    weights = [made['ksl_without_constraints'].method[f'{k}_weight'] for k in ('hard', 'distance')]
     assert weights == [0, 0] != [made['ksl'].method.hard_weight] * 2
 
 
@@ -121,7 +121,7 @@ def test_teachers_stand_beside_their_rows(tmp_path):
     run = tmp_path / 'seed0/umts'
     (run / 'teachers/teacher').mkdir(parents=True)
     one = {'protocol': 'market', 'quoted': 'mAP', 'mAP': 0.25, 'rank-1': 0.5, 'also': []}
-    taught = one | {'mAP': 0.75, 'shots': 4}
+    taught = one | {'mAP': 0.75, 'shots': 4, 'shots_of': 'identity'}
     runs.write_json(run / 'result.json', {'teacher': taught, 'other': taught, 'student': one})
     text = methods.teachers({'UMTS': {0: one}}, tmp_path)
     assert '| UMTS: teacher (4 shots by identity, an upper bound) | 1 | 75.0 | 50.0 |' in text

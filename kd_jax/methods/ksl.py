@@ -79,13 +79,16 @@ def make(
 
     `branches` (A-KSL-1) part in front of stage 3 or 4 or of the pooled feature (`split_at`
     'layer3', 'layer4', 'gap'; A-KSL-2), each with BatchNorms and a classifier of its own; the
-    trunk gets the mean of their gradients (A-KSL-3). A constraint is summed over branches and
+    trunk gets the mean of their gradients (A-KSL-3). At 'gap' with a `bnneck` they share the
+    embedding, and with it distances and triplets. A constraint is summed over branches and
     averaged over their peers (A-KSL-7). One branch is the baseline. The rest are `Consensus`'s
     and `supervised.Objective`'s fields. Raises ValueError for unknown words, numbers that can not
     be, and teachers.
     """
+    if teachers:
+        raise ValueError(f'method ksl takes no teachers, given {", ".join(teachers)}')
     base = supervised.make(
-        student, teachers, reads='singles', feature=feature, axis_name=axis_name, **objective
+        student, {}, reads='singles', feature=feature, axis_name=axis_name, **objective
     )
     consensus = Consensus(
         probabilities,

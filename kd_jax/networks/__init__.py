@@ -68,8 +68,10 @@ def create(name: str, *, batch_norm: str, axis_name: str | None = None, **option
 
 def _checked_part(part: Sequence = (), part_size: Sequence = PART_SIZE) -> dict[str, tuple]:
     """Both as tuples, which JSON makes lists of."""
-    if part and not (len(part) == 2 and 0 <= part[0] < part[1] <= 1):
+    numbers = all(isinstance(share, int | float) for share in part)
+    if part and not (numbers and len(part) == 2 and 0 <= part[0] < part[1] <= 1):
         raise ValueError(f'network.part={part}: two shares of the height, as (0.0, 0.5), or ()')
-    if len(part_size) != 2 or min(part_size) < 1:
+    whole = all(isinstance(side, int) for side in part_size)
+    if not whole or len(part_size) != 2 or min(part_size) < 1:
         raise ValueError(f'network.part_size={part_size}: a height and a width, as (224, 224)')
     return dict(zip(PART, (tuple(part), tuple(part_size))))
