@@ -206,3 +206,11 @@ def test_what_a_student_starts_from_may_be_of_other_data(tmp_path):
     given = config()
     given.teachers.start = str(other)
     ready(given, tmp_path / 'run', data.load(**given.data))
+
+
+def test_no_teacher_is_called_student(tmp_path):
+    """It would be lost among the results of its run."""
+    made = config()
+    made.teachers = {'student': 'runs/a'}
+    with pytest.raises(ValueError, match=r'config\.teachers\.student: call it something else'):
+        lineage.teachers(made, tmp_path)
