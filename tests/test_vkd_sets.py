@@ -33,6 +33,8 @@ NETWORK = Pooled(
     dtype='float32',
     conv='xla',
     axis_name=None,
+    part=(),
+    part_size=(1, 1),
 )
 PARAMS = {'neck_bn': {'scale': FACTS['bn_weight']}, 'classifier': {'kernel': FACTS['cls_weight'].T}}
 BEFORE = {'mean': FACTS['bn_mean0'], 'var': FACTS['bn_var0']}

@@ -35,14 +35,14 @@ def convolve(
     lhs_dilation: tuple[int, int] | None = None,
     rhs_dilation: tuple[int, int] | None = None,
     feature_group_count: int = 1,
-    least: int = SMALL,
+    least: int | None = None,
     **options: Any,
 ) -> Float[Array, 'b h2 w2 o']:
     """`lax.conv_general_dilated` of NHWC and HWIO, the same up to rounding, as `nn.Conv` calls it.
 
     Left to XLA are oblong, grouped and dilated ones (of the networks here only BAM has some),
-    batches of a symbolic size, and those of fewer than `least` multiply-adds. `options` are for it
-    alone: nothing else heeds `precision`.
+    batches of a symbolic size, and those of fewer than `least` multiply-adds, SMALL without it.
+    `options` are for it alone: nothing else heeds `precision`.
     """
     options |= {'lhs_dilation': lhs_dilation, 'rhs_dilation': rhs_dilation}
     options['feature_group_count'] = groups = feature_group_count
@@ -61,7 +61,7 @@ def convolve(
         return xla()
     pixels = math.prod((n + 2 * pad - size) // stride + 1 for n in images.shape[1:3])
     few = pixels <= FEW_PIXELS
-    if not few and len(images) * pixels * kernel.size < least:
+    if not few and len(images) * pixels * kernel.size < (SMALL if least is None else least):
         return xla()
     if (size, stride, pad) == (3, 1, 1):
         return three_by_three(images, kernel)
