@@ -73,7 +73,8 @@ def costs(
     calls, sizes = [], {}
     for what, of_rows in several.items():
         together, variables, _ = opened(of_rows, seed, workdir)
-        sizes[what] = sum(map(size, variables.values()))
+        students = (trees.part(one, 'student') for one in variables.values())
+        sizes[what] = sum(map(methods_cost.parameters, students))
         calls.append(Contender(what, timed(together.embed, variables, jnp.zeros(shape))))
     times = turns.take(calls, ROUNDS, SECONDS)
     slower = turns.ratio(times, 'student', 'all teachers')
@@ -84,12 +85,6 @@ def costs(
         f'{slower[0]:.1f} ({slower[1]:.1f}–{slower[2]:.1f}) |'
     )
     return '\n'.join(lines)
-
-
-def size(variables: dict) -> int:
-    """The parameters of a student without its classifier."""
-    params = variables['params']['student']
-    return trees.size(params) - trees.size(params['neck']['classifier'])
 
 
 def timed(function: Callable, *arguments) -> Callable:

@@ -18,12 +18,11 @@ from absl import app
 from ml_collections import ConfigDict
 
 from configs import base, base_factorized, base_ksl, base_vkd
-from experiments import methods_cost, methods_drawn, rows
+from experiments import methods_cost, methods_drawn, rows, vkd_rows
 from kd_jax import data, recipes, runs
 
 BASELINE, UMTS, VKD, KSL, FACTORIZED = 'Baseline', 'UMTS', 'VKD', 'KSL', 'Factorized'
 ALONE, UNCONSTRAINED = 'VKD not distilled', 'KSL without constraints'
-NOT_DISTILLED = {'method.logits_weight': 0.0, 'method.distance_weight': 0.0}
 NO_CONSTRAINTS = {f'method.{key}_weight': 0.0 for key in ('probability', 'distance', 'hard')}
 
 
@@ -60,7 +59,7 @@ def not_distilled(config: ConfigDict, workdir: Path) -> ConfigDict:
     """The student of VKD's row, from the same teacher's weights, without its losses."""
     teacher = rows.run_of(VKD, config.seed, workdir) / 'teachers' / 'teacher'
     config = vkd(config)
-    config.update_from_flattened_dict(NOT_DISTILLED)
+    config.update_from_flattened_dict(vkd_rows.NOTHING)
     config.teachers = {'teacher': str(teacher)}
     return config
 
@@ -95,8 +94,8 @@ def onto(put: rows.Row, config: ConfigDict) -> ConfigDict:
 def images(config: ConfigDict) -> int:
     """How many images a student sees in a step."""
     sets = config.sampling.identities * config.sampling.sets
-    views = 'student_views' if config.method.name == 'vkd' else None
-    return sets * (config.method[views] if views else config.sampling.shots)
+    of_vkd = config.method.name == 'vkd'
+    return sets * (config.method.student_views if of_vkd else config.sampling.shots)
 
 
 def check(config: ConfigDict, made: dict[str, ConfigDict]) -> None:

@@ -8,9 +8,10 @@ from ml_collections import ConfigDict
 
 from experiments import turns
 from experiments.turns import Contender
-from kd_jax import assembly, checkpoints, lineage, loop, parallel, recipes
+from kd_jax import assembly, checkpoints, lineage, loop, parallel, recipes, trees
 from kd_jax.data import Dataset, pipeline
 from kd_jax.networks import cost
+from kd_jax.trees import Tree
 
 ROUNDS, SECONDS = 5, 2.0
 
@@ -106,8 +107,10 @@ def inference(run: Path) -> tuple[int, int]:
     def embedded(variables, image):
         return getattr(network.apply(variables, image), config.method.feature)
 
-    neck = variables['params']['neck']
-    kept = {name: leaf for name, leaf in neck.items() if name != 'classifier'}
-    parameters = {**variables['params'], 'neck': kept}
-    size = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-    return size, cost.multiply_adds(embedded, variables, image)
+    return parameters(variables), cost.multiply_adds(embedded, variables, image)
+
+
+def parameters(variables: Tree) -> int:
+    """Those of a network without its classifier, which is not needed to embed."""
+    params = variables['params']
+    return trees.size(params) - trees.size(params['neck']['classifier'])

@@ -53,8 +53,8 @@ def _recipe(config: ConfigDict) -> str:
 def bare(network: Network) -> Network:
     """A member's network on its part, already cut out of the images.
 
-    Batched kernels are grouped convolutions to XLA, for which it is fifteen times as slow on a CPU
-    as for one after another: there they are matrix products.
+    Batched kernels are grouped convolutions to XLA, which are slow on a CPU: there they are matrix
+    products.
     """
     products = algorithm_of(network.conv) == 'cpu'
     return network.clone(part=(), conv='products' if products else network.conv)

@@ -69,9 +69,10 @@ def train_at_once(members: dict[str, lineage.Teacher], workdir: Path, dataset: D
     own = {name: assembly.assemble(one, dataset, {}) for name, one in configs.items()}
     config, parts = next(iter(configs.values())), joint_parts(members, own, dataset.classes)
     _, state = loop.fit(config, workdir, dataset, parts, {})
+    state = jax.device_get(state)
     for number, (name, one) in enumerate(members.items()):
         if runs.result_of(one.run) is None:
-            alone = stacked.member(jax.device_get(state), number)
+            alone = stacked.member(state, number)
             logging.info('scoring %s', name)
             summary = loop.scorer(own[name].method, one.config, dataset)(alone.variables)
             runs.start(one.run, one.config, facts(dataset))
