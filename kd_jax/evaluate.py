@@ -59,6 +59,7 @@ def score(
     """
     started, found = time.perf_counter(), []
     options = {'metric': metric, 'same_camera': same_camera, 'frames': frames, 'block': block}
+    options['devices'] = tuple(mesh.devices.flat)
     for name, (query, gallery) in dataset.tests().items():
         test = items.together(query.records, gallery.records, dataset.tracklets)
         rows = embed.shots_of(test, shots, shots_of, seed)

@@ -92,7 +92,7 @@ def run(name: str, test: Test, features: Features, *, frames: int, **options: An
     """The rankings of one protocol on a test set, by the name of the result.
 
     `features` embeds items, a tracklet from `frames` images; `options` are `metric`,
-    `same_camera` and `block` of `ranking.rank`. Raises ValueError where the data does not fit.
+    `same_camera`, `block` and `devices` of `ranking.rank`. ValueError where the data does not fit.
     """
     found: Found = {}
     for result, task in tasks_of(name, test, frames, options['same_camera']).items():

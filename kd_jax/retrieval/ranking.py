@@ -1,25 +1,24 @@
 """Exact ranking of a gallery for every query, a block at a time, and the scores made of it.
 
-Nothing is sorted: the place of a match is the number of gallery items nearer than it, one pass
-over its query's distances. Images of the query's identity by its own camera are placed like
-matches, and each match then moves up by those before it: the counting needs no masks.
+No gallery is sorted: the place of a match is the number of gallery items nearer than it. Images of
+the query's identity by its own camera are placed like matches, and each match then moves up by
+those before it: the counting needs no masks.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Num
+from jax.experimental import multihost_utils
+from jaxtyping import Bool, Float, Int, Int32, Num
 
-from kd_jax.retrieval import pairs
-from kd_jax.retrieval.metrics import METRICS
+from kd_jax.retrieval import counting, pairs, tiles
+from kd_jax.retrieval.metrics import METRICS, as_floats, slices
 from kd_jax.retrieval.pairs import ArrayLike, JunkRule, Pairs
+from kd_jax.retrieval.tiles import Part
 
-PAIRS_AT_ONCE = 16  # counted together: more is faster on an accelerator, slower on a CPU
+BLOCK_BYTES = 2**27  # of distances that are held at a time
 
 
 class Ranking(NamedTuple):
@@ -77,6 +76,7 @@ def rank(
     junk: JunkRule | None = None,
     groups: Int[np.ndarray, '_'] | None = None,
     block: int = 1024,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Ranking:
     """Ranks the gallery for every query by the float32 distance of their features.
 
@@ -85,7 +85,11 @@ def rank(
     the same), and those of its identity that the `junk` rule names. With `groups`, the number
     from 0 of a gallery item for every gallery feature, an item is as near as its nearest feature
     and the gallery's ids and cameras are the items'. A zero vector has cosine similarity 0.
-    Memory is `block` times the gallery.
+
+    The gallery is shared out over `devices` (one, without them; those of all processes, each of
+    which gives all features) and the result is the same on any number. Memory beyond the features
+    and the devices' copy of the gallery is the distances of at most `block` queries, less where
+    they would take more than 128 MiB.
     """
     check_metric(metric)
     query, gallery = _finite(query, 'query'), _finite(gallery, 'gallery')
@@ -94,9 +98,37 @@ def rank(
     labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
     count = len(gallery) if groups is None else int(groups.max()) + 1
     found = pairs.find((len(query), count), labels, same_camera, junk)
-    gallery, groups = _taking_part(gallery, groups, found.kept)
-    keys_of = distances_of(query, gallery, metric, groups)
-    return _score(found, _place(keys_of, found, len(query), block), len(query), count)
+    taking_part = _taking_part(groups, found.kept)
+    tiled = tiles.tiled(gallery, METRICS[metric](query, gallery), *taking_part, devices)
+    block = min(block, max(BLOCK_BYTES // (4 * len(taking_part[0])), 2))
+    places = _place(lambda rows: tiled(query[rows]), found, len(query), block)
+    return _score(found, places, len(query), count)
+
+
+def rank_rows(
+    distances_of: Callable[[Int[np.ndarray, 'b']], Num[np.ndarray, 'b g']],
+    shape: tuple[int, int],
+    query_ids: Int[ArrayLike, '_'],
+    gallery_ids: Int[ArrayLike, '_'],
+    query_cameras: Int[ArrayLike, '_'],
+    gallery_cameras: Int[ArrayLike, '_'],
+    *,
+    same_camera: str = 'drop',
+    junk: JunkRule | None = None,
+    block: int = 1024,
+) -> Ranking:
+    """`rank` by distances that are made for some queries at a time, float64 compared as float64."""
+    labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
+    found = pairs.find(shape, labels, same_camera, junk)
+
+    def parts_of(rows):
+        known = _comparable(_finite(distances_of(rows), 'distances')[:, found.kept])
+        for first in range(0, known.shape[1], tiles.LARGEST):
+            part = known[:, first : first + tiles.LARGEST]
+            yield Part(part, first, part.shape[1])
+
+    block = min(block, max(BLOCK_BYTES // (8 * shape[1]), 2))
+    return _score(found, _place(parts_of, found, shape[0], block), *shape)
 
 
 def rank_distances(
@@ -105,32 +137,26 @@ def rank_distances(
     gallery_ids: Int[ArrayLike, '_'],
     query_cameras: Int[ArrayLike, '_'],
     gallery_cameras: Int[ArrayLike, '_'],
-    *,
-    same_camera: str = 'drop',
-    block: int = 1024,
+    **options: Any,
 ) -> Ranking:
-    """`rank` by given distances, float64 compared as float64."""
+    """`rank_rows` of given distances."""
     distances = _finite(distances, 'distances')
     labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
-    found = pairs.find(distances.shape, labels, same_camera)
-    keys_of = lambda rows: _order(distances[rows][:, found.kept])  # noqa: E731
-    places = _place(keys_of, found, len(distances), block)
-    return _score(found, places, *distances.shape)
+    return rank_rows(lambda rows: distances[rows], distances.shape, *labels, **options)
 
 
-def distances_of(
-    query: Float[ArrayLike, 'q d'],
-    gallery: Float[ArrayLike, 'g d'],
-    metric: str,
-    groups: Int[np.ndarray, 'g'] | None = None,
-) -> Callable:
-    """keys_of(rows[b]) -> int32[b, g], in the order of the distances of those queries."""
-    query, gallery, offsets = METRICS[metric](np.asarray(query), np.asarray(gallery))
-    gallery, offsets = jnp.asarray(gallery), jnp.asarray(offsets)
-    if groups is None:
-        return lambda rows: _keys(query[rows], gallery, offsets)
-    items = int(groups.max()) + 1
-    return lambda rows: _nearest(_keys(query[rows], gallery, offsets), groups, items)
+def keys_of(
+    query: Float[ArrayLike, 'q d'], gallery: Float[ArrayLike, 'g d'], metric: str
+) -> Callable[[Int[np.ndarray, 'b']], Int32[np.ndarray, 'b g']]:
+    """keys(rows[b]): integers in the order of the distances of those queries to the gallery."""
+    query, gallery = np.asarray(query), np.asarray(gallery)
+    tiled = tiles.tiled(gallery, METRICS[metric](query, gallery), np.arange(len(gallery)))
+
+    def keys(rows):
+        parts = [counting.keys(np.asarray(part.distances)) for part in tiled(query[rows])]
+        return np.concatenate(parts, axis=1)[:, : len(gallery)]
+
+    return keys
 
 
 def check_metric(metric: str) -> None:
@@ -139,80 +165,59 @@ def check_metric(metric: str) -> None:
         raise ValueError(f'metric is one of {", ".join(METRICS)}, not {metric!r}')
 
 
-def _taking_part(gallery, groups, kept) -> tuple[np.ndarray, np.ndarray | None]:
-    """The features of the gallery items that are kept, and their groups, numbered anew."""
+def _taking_part(groups, kept) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows of the features of gallery items that are kept, and their groups, numbered anew."""
     if groups is None:
-        return gallery[kept], None
-    staying = np.isin(groups, kept)
-    return gallery[staying], np.searchsorted(kept, groups[staying])
+        return kept, None
+    rows = np.flatnonzero(np.isin(groups, kept))
+    rows = rows[np.argsort(groups[rows], kind='stable')]
+    return rows, np.searchsorted(kept, groups[rows])
 
 
-@partial(jax.jit, static_argnames='items')
-def _nearest(keys: Int32[Array, 'b g'], groups: Int[ArrayLike, 'g'], items: int):
-    """The least key of each group."""
-    return jax.ops.segment_min(keys.T, groups, items).T
-
-
-def _finite(values: Num[ArrayLike, 'n d'], name: str) -> Float[np.ndarray, 'n d']:
+def _finite(values: Num[ArrayLike, 'n d'], name: str) -> Num[np.ndarray, 'n d']:
     values = np.asarray(values)
     if not values.size:
         raise ValueError(f'{name} is empty: shape {values.shape}')
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise ValueError(f'{name}: NaN or Inf in {len(bad)} of {len(values)} rows, first {bad[0]}')
-    return values.astype(np.promote_types(values.dtype, np.float32), copy=False)
+    bad = np.concatenate([~np.isfinite(rows).all(axis=1) for rows in slices(values)])
+    if bad.any():
+        count, first = np.count_nonzero(bad), np.argmax(bad)
+        raise ValueError(f'{name}: NaN or Inf in {count} of {len(values)} rows, first {first}')
+    return values
 
 
-@jax.jit
-def _keys(
-    query: Float32[ArrayLike, 'b d'], gallery: Float32[Array, 'g d'], offsets: Float32[Array, 'g']
-) -> Int32[Array, 'b g']:
-    similarity = jnp.matmul(query, gallery.T, precision=lax.Precision.HIGHEST)
-    return _as_integers(offsets - similarity)
-
-
-@jax.jit
-def _as_integers(distances: Float32[ArrayLike, 'b g']) -> Int32[Array, 'b g']:
-    """Integers in the order of the floats, so that adding one means 'or equal'."""
-    bits = lax.bitcast_convert_type(distances, jnp.int32)
-    return jnp.where(bits < 0, -(bits & jnp.iinfo(jnp.int32).max), bits)
-
-
-def _order(distances: Float[np.ndarray, 'b g']) -> Int32[ArrayLike, 'b g']:
+def _comparable(distances: Num[np.ndarray, 'b g']) -> np.ndarray:
+    """float32 as it is; anything finer as each row's int32 order."""
+    distances = as_floats(distances)
     if distances.dtype == np.float32:
-        return _as_integers(distances)
+        return distances
     return np.stack([np.unique(row, return_inverse=True)[1] for row in distances]).astype(np.int32)
 
 
-@jax.jit
-def _count_nearer(
-    keys: Int32[ArrayLike, 'b g'], rows: Int32[ArrayLike, 'p'], columns: Int32[ArrayLike, 'p']
-) -> Int32[Array, 'p']:
-    """How many items are before each pair's: nearer, or as near and earlier in the gallery."""
-    index = jnp.arange(keys.shape[1], dtype=jnp.int32)
+def _place(parts_of: Callable, found: Pairs, queries: int, block: int) -> Int32[np.ndarray, 'p']:
+    """How many gallery items are before each pair's, counted a block of queries at a time.
 
-    def count(pair):
-        row, column = pair
-        limit = keys[row, column] + (index < column)
-        return jnp.sum(keys[row] < limit, dtype=jnp.int32)
-
-    return lax.map(count, (rows, columns), batch_size=PAIRS_AT_ONCE)
-
-
-def _place(keys_of: Callable, found: Pairs, queries: int, block: int) -> Int32[np.ndarray, 'p']:
-    """How many gallery items are before each pair's, counted a block of queries at a time."""
+    `parts_of(rows)` are the distances of those queries, in parts of the gallery.
+    """
     blocks = -(-queries // block)
     size = -(-queries // blocks)  # even blocks, so that filling up the last costs few rows
     size = max(size, 2)  # XLA rounds the product of a single row differently
     rows, columns = found.rows, found.columns
     cuts = np.searchsorted(rows, np.arange(blocks + 1) * size)
-    local = np.zeros((2, np.diff(cuts).max()), np.int32)  # one length, so one compiled shape
     places = np.empty(len(rows), np.int32)
     for start, low, high in zip(np.arange(blocks) * size, cuts[:-1], cuts[1:]):
-        local[:, : high - low] = rows[low:high] - start, columns[low:high]
-        keys = keys_of(np.minimum(np.arange(start, start + size), queries - 1))
-        places[low:high] = np.asarray(_count_nearer(keys, *local))[: high - low]
+        pairs = rows[low:high] - start, columns[low:high]
+        parts = list(parts_of(np.minimum(np.arange(start, start + size), queries - 1)))
+        limits = _summed(counting.keys_of_matches(part, *pairs) for part in parts)
+        places[low:high] = _summed(counting.before(part, *pairs, limits) for part in parts)
     return places
+
+
+def _summed(parts: Iterable[Int32[np.ndarray, 'p']]) -> Int32[np.ndarray, 'p']:
+    """The sum over all tiles, those of other processes too."""
+    total = sum(parts)
+    if jax.process_count() == 1:
+        return total
+    return multihost_utils.process_allgather(total).sum(axis=0)
 
 
 def _score(found: Pairs, places: Int32[np.ndarray, 'p'], queries: int, gallery: int) -> Ranking:

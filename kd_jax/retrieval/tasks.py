@@ -98,7 +98,7 @@ def drawn_for_queries(task: Task, features: Features, **options: Any) -> Found:
     """A ranking for every draw, of the first match only; precisions are of the whole gallery."""
     vectors = features(task.query)
     (whole,) = once(task, lambda _: vectors, **options)['']
-    keys_of = ranking.distances_of(vectors, vectors, options['metric'])
+    keys_of = ranking.keys_of(vectors, vectors, options['metric'])
     rule = {'same_camera': options['same_camera'], 'block': options['block']}
     ranks = draws.single_shot(keys_of, labels(task), pool=True, draws=DRAWS, **rule)
     identities = len(np.unique(task.gallery.pids))

@@ -1,0 +1,130 @@
+"""Counting the gallery items before each match, in one tile of distances at a time.
+
+Nothing is sorted but what is nearer than a query's farthest match. In numpy on the host, which is
+some times faster than XLA's loops there; on accelerators compiled.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float32, Int, Int32, Num
+
+from kd_jax.retrieval.tiles import Part
+
+AT_ONCE = 2**19  # distances looked at together on the host
+PIECE = 4096  # pairs in one compiled call
+TOGETHER = 16  # of them compared at once
+INDEX_BITS = 15
+LIMIT = np.iinfo(np.int32).max
+
+
+def keys_of_matches(
+    part: Part,
+    rows: Int[np.ndarray, 'p'],
+    columns: Int[np.ndarray, 'p'],
+) -> Int32[np.ndarray, 'p']:
+    """The key of each pair whose item is in the tile, 0 for the others."""
+    local, distances = columns - part.first, part.distances
+    there = (local >= 0) & (local < part.count)
+    found = np.zeros(len(rows), np.int32)
+    if isinstance(distances, np.ndarray):
+        found[there] = keys(distances[rows[there], local[there]])
+    else:
+        found[there] = _in_pieces(_keys_at, distances, rows[there], local[there])
+    return found
+
+
+def before(
+    part: Part,
+    rows: Int[np.ndarray, 'p'],
+    columns: Int[np.ndarray, 'p'],
+    limits: Int32[np.ndarray, 'p'],
+) -> Int32[np.ndarray, 'p']:
+    """How many of the tile's items are before each pair's: nearer, or as near and earlier.
+
+    `rows` ascend; `limits` are the keys of the pairs' own items.
+    """
+    local, distances = np.clip(columns - part.first, 0, part.count), part.distances
+    if not isinstance(distances, np.ndarray):
+        return _in_pieces(_before, distances, rows, local, limits)
+    found = np.zeros(len(rows), np.int32)
+    step = max(AT_ONCE // distances.shape[1], 1)
+    for start in range(0, len(distances), step):
+        low, high = np.searchsorted(rows, (start, start + step))
+        if low < high:
+            pairs = rows[low:high] - start, local[low:high], limits[low:high]
+            found[low:high] = _before_on_host(distances[start : start + step], *pairs)
+    return found
+
+
+def _before_on_host(distances, rows, local, limits) -> Int[np.ndarray, 'p']:
+    """`before` by one sorted list of what is no farther than the farthest match of its row."""
+    farthest = np.full(len(distances), -LIMIT, np.int32)
+    np.maximum.at(farthest, rows, limits)
+    if distances.dtype == np.float32:
+        farthest = _floats(farthest)
+    near = np.flatnonzero(distances <= farthest[:, None])
+    of = near // distances.shape[1]
+    listed = _ordered(of, keys(distances.reshape(-1)[near]), near - of * distances.shape[1])
+    listed.sort()
+    starts = np.searchsorted(listed, np.arange(len(distances)) << (32 + INDEX_BITS))
+    return np.searchsorted(listed, _ordered(rows, limits, local)) - starts[rows]
+
+
+def _ordered(rows, keys, index) -> Int[np.ndarray, 'n']:
+    """Numbers in the order of rows, then keys, then places in the tile."""
+    return ((rows.astype(np.int64) << 32) + (keys.astype(np.int64) + LIMIT) << INDEX_BITS) + index
+
+
+def keys(distances: Num[np.ndarray, '...']) -> Int32[np.ndarray, '...']:
+    """Integers in the order of float32 distances; integers as they are."""
+    if distances.dtype == np.int32:
+        return distances
+    bits = distances.view(np.int32)
+    return np.where(bits < 0, -(bits & LIMIT), bits)
+
+
+def _floats(keys: Int32[np.ndarray, 'n']) -> Float32[np.ndarray, 'n']:
+    """The distances that have these keys."""
+    return np.where(keys < 0, -keys | np.int32(-LIMIT - 1), keys).view(np.float32)
+
+
+def _in_pieces(function, distances, *pairs) -> Int32[np.ndarray, 'p']:
+    """A compiled function of a tile and of pairs, for a fixed number of them at a time."""
+    count = len(pairs[0])
+    filled = [np.zeros(-(-count // PIECE) * PIECE, np.int32) for _ in pairs]
+    for whole, values in zip(filled, pairs):
+        whole[:count] = values
+    parts = [
+        function(distances, *(whole[at : at + PIECE] for whole in filled))
+        for at in range(0, count, PIECE)
+    ]
+    return np.concatenate([np.asarray(part) for part in parts] or [filled[0]])[:count]
+
+
+@jax.jit
+def _keys_at(distances: Float32[Array, 'b t'], rows: Int32[Array, 'p'], local: Int32[Array, 'p']):
+    return _keys(distances[rows, local])
+
+
+@jax.jit
+def _before(
+    distances: Float32[Array, 'b t'],
+    rows: Int32[Array, 'p'],
+    local: Int32[Array, 'p'],
+    limits: Int32[Array, 'p'],
+) -> Int32[Array, 'p']:
+    known, index = _keys(distances), jnp.arange(distances.shape[1], dtype=jnp.int32)
+
+    def count(pair):
+        row, column, limit = pair
+        return jnp.sum(known[row] < limit + (index < column), dtype=jnp.int32)
+
+    return lax.map(count, (rows, local, limits), batch_size=TOGETHER)
+
+
+def _keys(distances: Float32[Array, '...']) -> Int32[Array, '...']:
+    """`keys` of an array on a device."""
+    bits = lax.bitcast_convert_type(distances, jnp.int32)
+    return jnp.where(bits < 0, -(bits & LIMIT), bits)

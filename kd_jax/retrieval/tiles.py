@@ -1,0 +1,130 @@
+"""The gallery in tiles of one shape, shared out over devices, and the distances to them.
+
+A product's rounding depends on its shape: as every tile has the same, distances are the same on
+any number of devices.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Float32, Int, Num
+
+from kd_jax.retrieval.metrics import Metric
+
+LARGEST = 2**14  # gallery features in a tile
+SMALLEST = 2**7
+SHARES = 8  # into which also a small gallery is cut, so that several devices have a part
+
+
+class Part(NamedTuple):
+    """Distances of queries to `count` gallery items from the `first` on, on the host or a device.
+
+    Columns from `count` on fill up, as far as can be.
+    """
+
+    distances: Num[Array | np.ndarray, 'b t']
+    first: int
+    count: int
+
+
+Tiled = Callable[[Num[np.ndarray, 'b d']], list[Part]]  # of queries' vectors
+
+
+class Tile(NamedTuple):
+    """Gallery features on a device, of `count` items numbered from `first`.
+
+    `groups` says which of the tile's items a feature is of, None where each is an item. Rows that
+    fill the tile up are infinitely far.
+    """
+
+    features: Float32[Array, 't d']
+    offsets: Float32[Array, 't']
+    groups: Int[Array, 't'] | None
+    first: int
+    count: int
+
+
+def tiled(
+    gallery: Num[np.ndarray, 'g d'],
+    metric: Metric,
+    rows: Int[np.ndarray, 'k'],
+    groups: Int[np.ndarray, 'k'] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Tiled:
+    """The distances of queries to the gallery's `rows`, or to groups of them, ascending.
+
+    With `groups`, the number from 0 of each row's item, ascending, an item is as near as its
+    nearest row. Each of the devices (one, without) holds its share of the rows. In one process of
+    several, the tiles of its own devices are given.
+    """
+    cuts, size, items = _cuts(len(rows), groups)
+    devices = list(devices or jax.local_devices()[:1])
+    placed = []
+    for number, (start, end) in enumerate(pairwise(cuts)):
+        device = devices[number % len(devices)]
+        if device.process_index == jax.process_index():
+            of_tile = None if groups is None else groups[start:end]
+            tile = _tile(gallery, rows[start:end], metric, of_tile, size)
+            span = (start, end) if groups is None else (groups[start], groups[end - 1] + 1)
+            placed.append(Tile(*jax.device_put(tile, device), int(span[0]), int(np.ptp(span))))
+
+    def distances(query):
+        there = {device: jax.device_put(metric.query(query), device) for device in _held(placed)}
+        found = [_distances(there[tile.features.device], *tile[:3], items) for tile in placed]
+        return [Part(_given(part), *tile[3:]) for tile, part in zip(placed, found)]
+
+    return distances
+
+
+def _held(placed: list[Tile]) -> set[jax.Device]:
+    return {tile.features.device for tile in placed}
+
+
+def _given(distances: Float32[Array, 'b t']) -> Array | np.ndarray:
+    """Distances on the host where their device is the host."""
+    return np.asarray(distances) if distances.device.platform == 'cpu' else distances
+
+
+def _cuts(rows: int, groups: Int[np.ndarray, 'k'] | None) -> tuple[list[int], int, int]:
+    """Where tiles begin and end, none within a group; how many rows and items the largest has."""
+    size = 2 ** int(np.ceil(np.log2(max(rows / SHARES, 1))))
+    size = int(np.clip(size, SMALLEST, LARGEST))
+    if groups is None:
+        return [*range(0, rows, size), rows], size, size
+    ends = np.append(np.flatnonzero(np.diff(groups)) + 1, rows)
+    cuts = [0]
+    while cuts[-1] < rows:
+        within = np.searchsorted(ends, cuts[-1] + size, 'right') - 1
+        cuts.append(int(ends[max(within, np.searchsorted(ends, cuts[-1], 'right'))]))
+    spans = [groups[end - 1] + 1 - groups[start] for start, end in pairwise(cuts)]
+    return cuts, max(size, int(np.diff(cuts).max())), int(max(spans))
+
+
+def _tile(gallery, rows, metric, groups, size) -> tuple:
+    """Features, offsets and groups of a tile, filled up to its size."""
+    features = np.zeros((size, gallery.shape[1]), np.float32)
+    offsets = np.full(size, np.inf, np.float32)
+    features[: len(rows)], offsets[: len(rows)] = metric.gallery(gallery[rows])
+    if groups is None:
+        return features, offsets, None
+    filled = np.zeros(size, np.int32)
+    filled[: len(rows)] = groups - groups[0]
+    return features, offsets, filled
+
+
+@partial(jax.jit, static_argnames='items')
+def _distances(
+    query: Float32[Array, 'b d'],
+    features: Float32[Array, 't d'],
+    offsets: Float32[Array, 't'],
+    groups: Int[Array, 't'] | None,
+    items: int,
+) -> Float[Array, 'b items']:
+    found = offsets - jnp.matmul(query, features.T, precision=lax.Precision.HIGHEST)
+    return found if groups is None else jax.ops.segment_min(found.T, groups, items).T

@@ -1,0 +1,160 @@
+"""The gallery over several devices and processes: the same ranks, to the last."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from test_ranking import assert_same, clustered, random_labels
+
+from kd_jax.retrieval import counting, pairs, ranking, tiles
+from kd_jax.retrieval.metrics import METRICS
+
+SEVERAL = """
+import sys
+import jax, numpy as np
+sys.path.insert(0, 'tests')
+if int(sys.argv[1]) >= 0:
+    jax.distributed.initialize('localhost:' + sys.argv[2], 2, int(sys.argv[1]))
+from test_tiles import many_near_ties
+from kd_jax.retrieval import ranking
+assert len(jax.devices()) == 4, jax.devices()
+query, gallery, labels = many_near_ties()
+found = ranking.rank(query, gallery, *labels, metric='euclidean', block=17, devices=jax.devices())
+print('FOUND', found.first_rank.tolist(), float(found.mAP).hex(), float(found.mINP).hex())
+"""
+
+
+def many_near_ties(count=700):
+    """Features whose order only rounding decides in many places."""
+    rng = np.random.default_rng(0)
+    labels = random_labels(rng, 60, count)
+    query = clustered(rng, labels[0], 96)
+    gallery = (rng.normal(size=96) + 1e-6 * rng.normal(size=(count, 96))).astype(np.float32)
+    return query, gallery, labels
+
+
+@pytest.mark.parametrize('metric', ['cosine', 'euclidean'])
+@pytest.mark.parametrize('count', [3, 129, 700])
+def test_one_device_and_four_rank_alike(count, metric):
+    query, gallery, labels = many_near_ties(count)
+    labels[1][:2] = labels[0][:2]
+    rule = {'metric': metric, 'same_camera': 'keep', 'block': 16}
+    one = ranking.rank(query, gallery, *labels, **rule)
+    four = ranking.rank(query, gallery, *labels, **rule, devices=jax.devices())
+    assert_same(one, four, 0)
+
+
+def test_every_device_holds_its_share():
+    gallery = np.random.default_rng(1).normal(size=(700, 8)).astype(np.float32)
+    metric = METRICS['cosine'](gallery, gallery)
+    held = [set() for _ in range(2)]
+    for found, devices in zip(held, (None, jax.devices())):
+        put = jax.device_put
+
+        def remembered(values, device, put=put, found=found):
+            found.add(device)
+            return put(values, device)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(jax, 'device_put', remembered)
+            tiles.tiled(gallery, metric, np.arange(700), devices=devices)
+    assert [len(devices) for devices in held] == [1, 4]
+
+
+def test_two_processes_rank_alike():
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = str(free.getsockname()[1])
+    alone, *both = (started(number, port) for number in (-1, 0, 1))
+    lines = [found_by(process) for process in (alone, *both)]
+    assert lines[0] == lines[1] == lines[2]
+
+
+def started(number, port):
+    """A process of four devices, or one of two processes of two."""
+    count = 4 if number < 0 else 2
+    flags = f'--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0'
+    return subprocess.Popen(
+        [sys.executable, '-c', SEVERAL, str(number), port],
+        env=os.environ | {'XLA_FLAGS': flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def found_by(process):
+    try:
+        out, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    return next(line for line in out.splitlines() if line.startswith('FOUND'))
+
+
+# Groups: items of several features.
+
+
+@pytest.mark.parametrize('block', [5, 64])
+@pytest.mark.parametrize('several', [False, True])
+def test_groups_are_as_near_as_their_nearest_on_any_devices(several, block):
+    rng = np.random.default_rng(2)
+    groups = np.concatenate([np.arange(90), rng.integers(0, 90, 610)])
+    rng.shuffle(groups)
+    ids = rng.integers(0, 12, 90)
+    query_ids = rng.integers(0, 12, 30)
+    query, gallery = clustered(rng, query_ids, 24), clustered(rng, ids[groups], 24)
+    cameras = np.zeros(30, int), np.ones(90, int)
+    devices = jax.devices() if several else None
+    rule = {'metric': 'euclidean', 'groups': groups, 'block': block, 'devices': devices}
+    found = ranking.rank(query, gallery, query_ids, ids, *cameras, **rule)
+    apart = np.square(query[:, None].astype(float) - gallery[None]).sum(-1)
+    nearest = np.stack([apart[:, groups == group].min(axis=1) for group in range(90)], axis=1)
+    assert_same(found, ranking.rank_distances(nearest, query_ids, ids, *cameras))
+
+
+def test_a_group_larger_than_a_tile_and_one_that_takes_no_part(monkeypatch):
+    monkeypatch.setattr(tiles, 'LARGEST', 128)
+    rng = np.random.default_rng(3)
+    groups = np.repeat([0, 1, 2, 3], [300, 5, 40, 100])
+    gallery = rng.normal(size=(445, 6)).astype(np.float32)
+    ids = np.array([1, pairs.JUNK, 2, 1])
+    query = gallery[[0, 400]]
+    labels = np.array([1, 2]), ids, np.zeros(2, int), np.ones(4, int)
+    found = ranking.rank(query, gallery, *labels, metric='euclidean', groups=groups)
+    apart = np.square(query[:, None].astype(float) - gallery[None]).sum(-1)
+    nearest = np.stack([apart[:, groups == group].min(axis=1) for group in range(4)], axis=1)
+    assert_same(found, ranking.rank_distances(nearest, *labels))
+
+
+def test_memory_is_bounded_however_large_the_block(monkeypatch):
+    monkeypatch.setattr(ranking, 'BLOCK_BYTES', 4 * 700 * 9)
+    seen = []
+    monkeypatch.setattr(tiles, 'tiled', remembering(tiles.tiled, seen))
+    query, gallery, labels = many_near_ties()
+    ranking.rank(query, gallery, *labels, metric='cosine', block=1000)
+    assert max(seen) <= 9
+    assert len(seen) == -(-60 // max(seen))
+
+
+def remembering(function, seen):
+    """`tiles.tiled` that notes how many queries it is asked for."""
+
+    def tiled(*arguments, **options):
+        distances = function(*arguments, **options)
+
+        def noted(query):
+            seen.append(len(query))
+            return distances(query)
+
+        return noted
+
+    return tiled
+
+
+def test_tiles_fit_the_bits_of_an_index():
+    assert tiles.LARGEST < 2**counting.INDEX_BITS
