@@ -67,7 +67,7 @@ def test_keys_order_distances_of_any_sign_and_size():
     values = np.float32([-np.inf, -1e30, -2, -1e-45, 0, 1e-45, 1e-38, 1, 1 + 2**-23, 1e30, np.inf])
     keys = counting.keys(values)
     assert (np.diff(keys.astype(np.int64)) > 0).all()
-    np.testing.assert_array_equal(counting._floats(keys), values)
+    np.testing.assert_array_equal(counting.floats(keys), values)
 
 
 @pytest.mark.parametrize('put', [np.asarray, jnp.asarray], ids=['host', 'compiled'])

@@ -63,17 +63,17 @@ def _before_on_host(distances, rows, local, limits) -> Int[np.ndarray, 'p']:
     farthest = np.full(len(distances), -LIMIT, np.int32)
     np.maximum.at(farthest, rows, limits)
     if distances.dtype == np.float32:
-        farthest = _floats(farthest)
+        farthest = floats(farthest)
     near = np.flatnonzero(distances <= farthest[:, None])
     of = near // distances.shape[1]
-    listed = _ordered(of, keys(distances.reshape(-1)[near]), near - of * distances.shape[1])
+    listed = ordered(of, keys(distances.reshape(-1)[near]), near - of * distances.shape[1])
     listed.sort()
     starts = np.searchsorted(listed, np.arange(len(distances)) << (32 + INDEX_BITS))
-    return np.searchsorted(listed, _ordered(rows, limits, local)) - starts[rows]
+    return np.searchsorted(listed, ordered(rows, limits, local)) - starts[rows]
 
 
-def _ordered(rows, keys, index) -> Int[np.ndarray, 'n']:
-    """Numbers in the order of rows, then keys, then places in the tile."""
+def ordered(rows, keys, index) -> Int[np.ndarray, 'n']:
+    """Numbers in the order of rows, then keys, then places in the tile, below 2**15."""
     return ((rows.astype(np.int64) << 32) + (keys.astype(np.int64) + LIMIT) << INDEX_BITS) + index
 
 
@@ -85,7 +85,7 @@ def keys(distances: Num[np.ndarray, '...']) -> Int32[np.ndarray, '...']:
     return np.where(bits < 0, -(bits & LIMIT), bits)
 
 
-def _floats(keys: Int32[np.ndarray, 'n']) -> Float32[np.ndarray, 'n']:
+def floats(keys: Int32[np.ndarray, 'n']) -> Float32[np.ndarray, 'n']:
     """The distances that have these keys."""
     return np.where(keys < 0, -keys | np.int32(-LIMIT - 1), keys).view(np.float32)
 

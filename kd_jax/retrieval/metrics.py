@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Num
+from jaxtyping import Float, Float32, Float64, Num
 
 SLICE = 8192  # rows that are looked at together
 
@@ -15,24 +15,39 @@ SLICE = 8192  # rows that are looked at together
 class Metric(NamedTuple):
     """A metric of one gallery: `offsets - query . gallery` is in the order of distance.
 
-    `query` makes features of rows of queries, `gallery` features and offsets of gallery rows.
+    `query` makes features of query vectors, `gallery` features and offsets of gallery vectors. The
+    squared distance (of unit vectors by the cosine: 2 - 2 cos) is
+    `scale * (offsets - query . gallery + own(query))`.
     """
 
-    query: Callable[[Float[np.ndarray, 'b d']], Float32[np.ndarray, 'b d']]
-    gallery: Callable[[Float[np.ndarray, 't d']], tuple[np.ndarray, np.ndarray]]
+    query: Callable[[Num[np.ndarray, 'b d']], Float32[np.ndarray, 'b d']]
+    gallery: Callable[[Num[np.ndarray, 't d']], tuple[np.ndarray, np.ndarray]]
+    own: Callable[[Float32[np.ndarray, 'b d']], Float32[np.ndarray, 'b']]
+    scale: float
+
+    def squared(self, ordered: Float32[np.ndarray, '...'], own: Float32[np.ndarray, '...']):
+        """Squared distances, from numbers in their order and what queries add of their own."""
+        return np.maximum(np.float32(self.scale) * (ordered + own), 0)
 
 
 def cosine(*_) -> Metric:
     """The angle between vectors; a zero vector has similarity 0 to all."""
-    return Metric(_unit, lambda rows: (_unit(rows), np.zeros(len(rows), np.float32)))
+
+    def of_gallery(rows):
+        return _unit(rows), np.zeros(len(rows), np.float32)
+
+    return Metric(_unit, of_gallery, lambda query: np.ones(len(query), np.float32), 2.0)
 
 
-def _unit(features: Float[np.ndarray, 'n d']) -> Float32[np.ndarray, 'n d']:
+def _unit(features: Num[np.ndarray, 'n d']) -> Float32[np.ndarray, 'n d']:
     features = as_floats(features)
-    largest = np.abs(features).max(axis=1, keepdims=True)  # so that no square over- or underflows
-    features = features / np.where(largest > 0, largest, 1)
-    norm = np.linalg.norm(features, axis=1, keepdims=True)  # at least 1, or 0 for a zero vector
-    return (features / np.maximum(norm, 1)).astype(np.float32)
+    squares = 2 * half_square(features)
+    if not np.all((squares < 1e200) & ((squares > 1e-200) | (squares == 0))):  # of float64
+        features = features / np.maximum(np.abs(features).max(axis=1, keepdims=True), 1e-300)
+        squares = 2 * half_square(features)
+    found = np.empty(features.shape, np.float32)
+    scale = 1 / np.sqrt(np.where(squares > 0, squares, 1))[:, None]
+    return np.multiply(features, scale, out=found, dtype=np.float64, casting='same_kind')
 
 
 def euclidean(query: Num[np.ndarray, 'q d'], gallery: Num[np.ndarray, 'g d']) -> Metric:
@@ -45,12 +60,18 @@ def euclidean(query: Num[np.ndarray, 'q d'], gallery: Num[np.ndarray, 'g d']) ->
     def centred(rows):
         return (_scaled(rows, exponent) - centre).astype(np.float32)
 
-    def of_gallery(rows):
-        rows = centred(rows)
-        offsets = np.einsum('gd,gd->g', rows, rows, dtype=np.float64) / 2
-        return rows, offsets.astype(np.float32)
+    def own(rows):
+        return half_square(rows).astype(np.float32)
 
-    return Metric(centred, of_gallery)
+    def of_gallery(rows):
+        return (rows := centred(rows)), own(rows)
+
+    return Metric(centred, of_gallery, own, 2 * 4.0**exponent)
+
+
+def half_square(rows: Float[np.ndarray, 'n d']) -> Float64[np.ndarray, 'n']:
+    """Half of each row's squared length."""
+    return np.einsum('nd,nd->n', rows, rows, dtype=np.float64) / 2
 
 
 def _scaled(rows: Num[np.ndarray, 'n d'], exponent: int) -> Float[np.ndarray, 'n d']:

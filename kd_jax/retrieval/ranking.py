@@ -99,9 +99,11 @@ def rank(
     count = len(gallery) if groups is None else int(groups.max()) + 1
     found = pairs.find((len(query), count), labels, same_camera, junk)
     taking_part = _taking_part(groups, found.kept)
-    tiled = tiles.tiled(gallery, METRICS[metric](query, gallery), *taking_part, devices)
+    fitted = METRICS[metric](query, gallery)
+    tiled = tiles.tiled(gallery, fitted, *taking_part, devices)
+    parts_of = lambda rows: tiled.distances(fitted.query(query[rows]))  # noqa: E731
     block = min(block, max(BLOCK_BYTES // (4 * len(taking_part[0])), 2))
-    places = _place(lambda rows: tiled(query[rows]), found, len(query), block)
+    places = _place(parts_of, found, len(query), block)
     return _score(found, places, len(query), count)
 
 
@@ -127,7 +129,7 @@ def rank_rows(
             part = known[:, first : first + tiles.LARGEST]
             yield Part(part, first, part.shape[1])
 
-    block = min(block, max(BLOCK_BYTES // (8 * shape[1]), 2))
+    block = min(block, max(BLOCK_BYTES // (32 * shape[1]), 2))
     return _score(found, _place(parts_of, found, shape[0], block), *shape)
 
 
@@ -150,11 +152,13 @@ def keys_of(
 ) -> Callable[[Int[np.ndarray, 'b']], Int32[np.ndarray, 'b g']]:
     """keys(rows[b]): integers in the order of the distances of those queries to the gallery."""
     query, gallery = np.asarray(query), np.asarray(gallery)
-    tiled = tiles.tiled(gallery, METRICS[metric](query, gallery), np.arange(len(gallery)))
+    fitted = METRICS[metric](query, gallery)
+    tiled = tiles.tiled(gallery, fitted, np.arange(len(gallery)))
 
     def keys(rows):
-        parts = [counting.keys(np.asarray(part.distances)) for part in tiled(query[rows])]
-        return np.concatenate(parts, axis=1)[:, : len(gallery)]
+        parts = tiled.distances(fitted.query(query[rows]))
+        found = [counting.keys(np.asarray(part.distances)) for part in parts]
+        return np.concatenate(found, axis=1)[:, : len(gallery)]
 
     return keys
 

@@ -4,7 +4,7 @@ A product's rounding depends on its shape: as every tile has the same, distances
 any number of devices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -33,9 +33,6 @@ class Part(NamedTuple):
     count: int
 
 
-Tiled = Callable[[Num[np.ndarray, 'b d']], list[Part]]  # of queries' vectors
-
-
 class Tile(NamedTuple):
     """Gallery features on a device, of `count` items numbered from `first`.
 
@@ -50,6 +47,31 @@ class Tile(NamedTuple):
     count: int
 
 
+class Tiled(NamedTuple):
+    """A gallery's tiles on the devices of this process, none of more than `items` items."""
+
+    tiles: list[Tile]
+    items: int
+
+    def distances(self, query: Float32[np.ndarray, 'b d']) -> list[Part]:
+        """The distances of queries' features to the items of all tiles."""
+        devices = {tile.features.device for tile in self.tiles}
+        there = {device: jax.device_put(query, device) for device in devices}
+        found = [
+            _distances(there[tile.features.device], *tile[:3], self.items) for tile in self.tiles
+        ]
+        return [Part(_given(part), *tile[3:]) for tile, part in zip(self.tiles, found)]
+
+    def rows(self, numbers: Int[np.ndarray, 'n']) -> tuple[np.ndarray, np.ndarray]:
+        """Features and offsets of some items, ascending, where each is one feature."""
+        firsts = np.searchsorted(numbers, [tile.first for tile in self.tiles])
+        parts = zip(self.tiles, firsts, [*firsts[1:], len(numbers)])
+        local = [(tile, numbers[low:high] - tile.first) for tile, low, high in parts]
+        features = [np.asarray(_given(tile.features)[rows]) for tile, rows in local]
+        offsets = [np.asarray(tile.offsets)[rows] for tile, rows in local]
+        return np.concatenate(features), np.concatenate(offsets)
+
+
 def tiled(
     gallery: Num[np.ndarray, 'g d'],
     metric: Metric,
@@ -57,11 +79,11 @@ def tiled(
     groups: Int[np.ndarray, 'k'] | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Tiled:
-    """The distances of queries to the gallery's `rows`, or to groups of them, ascending.
+    """The gallery's `rows`, or groups of them, ascending, in tiles.
 
     With `groups`, the number from 0 of each row's item, ascending, an item is as near as its
     nearest row. Each of the devices (one, without) holds its share of the rows. In one process of
-    several, the tiles of its own devices are given.
+    several, the tiles of its own devices are made.
     """
     cuts, size, items = _cuts(len(rows), groups)
     devices = list(devices or jax.local_devices()[:1])
@@ -73,17 +95,7 @@ def tiled(
             tile = _tile(gallery, rows[start:end], metric, of_tile, size)
             span = (start, end) if groups is None else (groups[start], groups[end - 1] + 1)
             placed.append(Tile(*jax.device_put(tile, device), int(span[0]), int(np.ptp(span))))
-
-    def distances(query):
-        there = {device: jax.device_put(metric.query(query), device) for device in _held(placed)}
-        found = [_distances(there[tile.features.device], *tile[:3], items) for tile in placed]
-        return [Part(_given(part), *tile[3:]) for tile, part in zip(placed, found)]
-
-    return distances
-
-
-def _held(placed: list[Tile]) -> set[jax.Device]:
-    return {tile.features.device for tile in placed}
+    return Tiled(placed, items)
 
 
 def _given(distances: Float32[Array, 'b t']) -> Array | np.ndarray:
