@@ -13,7 +13,7 @@ from experiments.turns import Contender
 from kd_jax import (
     assembly,
     checkpoints,
-    embed,
+    embedding,
     evaluate,
     lineage,
     losses,
@@ -41,7 +41,7 @@ def of_seed(names: tuple[str, ...], seed: int, workdir: Path, dataset: Dataset) 
     """The summary of one seed, by the evaluation of the first teacher's config."""
     together, variables, config = opened(names, seed, workdir)
     mesh = parallel.mesh()
-    embedded = embed.embedder(together, mesh)
+    embedded = embedding.embedder(together, mesh)
     variables = parallel.replicate(variables, mesh)
     return evaluate.score(embedded, variables, dataset, mesh, **config.evaluate)
 

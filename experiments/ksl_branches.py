@@ -9,7 +9,7 @@ from experiments import rows
 from kd_jax import (
     assembly,
     checkpoints,
-    embed,
+    embedding,
     evaluate,
     loop,
     losses,
@@ -45,11 +45,11 @@ def of_run(path: Path, dataset: Dataset) -> dict[str, float]:
     names = [name for name in variables['params'] if name.startswith('branch')]
     students = {'branch 0': trees.join(student=trees.part(variables, 'student'))}
     students |= {f'branch {n.removeprefix("branch")}': ksl.branch(variables, n) for n in names}
-    found, embedded = {}, embed.embedder(parts.method, mesh)
+    found, embedded = {}, embedding.embedder(parts.method, mesh)
     for what, student in students.items():
         found[what] = precision(embedded, student, dataset, config)
     mean = parts.method._replace(embed=lambda given, images: mean_of(parts.method, given, images))
-    return found | {'mean': precision(embed.embedder(mean, mesh), students, dataset, config)}
+    return found | {'mean': precision(embedding.embedder(mean, mesh), students, dataset, config)}
 
 
 def mean_of(method: Method, students: dict[str, Tree], images: jax.Array) -> jax.Array:

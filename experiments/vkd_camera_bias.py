@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from scipy import optimize, special
 
 from experiments import rows, vkd_networks, vkd_rows
-from kd_jax import data, embed, parallel, runs
+from kd_jax import data, embedding, parallel, runs
 from kd_jax.data.records import Records
 
 MOST = 20_000  # images of 2,048 features, in float64: 0.3 GB
@@ -70,7 +70,7 @@ def of_row(one: vkd_networks.Opened, images: Int[np.ndarray, 'n'], gallery: data
     """The accuracy of a row's features of these images of the gallery, and the prior."""
     rng, (embedded, variables) = np.random.default_rng(one.seed), one.network
     chosen = np.sort(rng.choice(images, MOST, replace=False)) if len(images) > MOST else images
-    features = embed.embed_rows(
+    features = embedding.embed_rows(
         partial(embedded, variables),
         gallery.pixels.read,
         chosen[:, None],

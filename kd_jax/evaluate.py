@@ -17,7 +17,7 @@ from kd_jax import (
     checkpoints,
     command,
     data,
-    embed,
+    embedding,
     lineage,
     parallel,
     recipes,
@@ -50,7 +50,7 @@ def score(
 ) -> dict[str, Any]:
     """Rank by every `protocol` (names joined by commas), on every test set, by `metric`.
 
-    `embedded` is an `embed.embedder`. The numbers are of the first ranking: mAP, mAP_trapezoid,
+    `embedded` is an `embedding.embedder`. The numbers are of the first ranking: mAP, mAP_trapezoid,
     mINP, rank-k; `protocol` is its name, `quoted` the average precision that its tables show, and
     `also` has the others. A tracklet is embedded from `frames` images. With `shots` above 1, for
     networks that read several shots (UMTS' Scheme C), every image is joined by others of its
@@ -62,9 +62,9 @@ def score(
     options['devices'] = tuple(mesh.devices.flat)
     for name, (query, gallery) in dataset.tests().items():
         test = items.together(query.records, gallery.records, dataset.tracklets)
-        rows = embed.shots_of(test, shots, shots_of, seed)
-        read, repeated = embed.reader(query, gallery), embed.repeated(rows, shots_of)
-        features = embed.features(partial(embedded, variables), read, rows, batch, mesh)
+        rows = embedding.shots_of(test, shots, shots_of, seed)
+        read, repeated = embedding.reader(query, gallery), embedding.repeated(rows, shots_of)
+        features = embedding.features(partial(embedded, variables), read, rows, batch, mesh)
         for rule in protocols.names(protocol):
             by_cosine = not found and metric != 'cosine'
             for result, rankings in protocols.run(rule, test, features, **options).items():
@@ -116,7 +116,7 @@ def check(
         )
     for query, gallery in dataset.tests().values():
         test = items.together(query.records, gallery.records, dataset.tracklets)
-        embed.check_shots(test, shots, shots_of)
+        embedding.check_shots(test, shots, shots_of)
         for name in protocols.names(protocol):
             protocols.check(name, test, images=shots > 1, **options)
 
@@ -137,10 +137,10 @@ def run(path: Path, config: ConfigDict, which: str = 'last') -> dict[str, float]
 
 
 def opened(restored: checkpoints.Restored, mesh: Mesh) -> tuple[Callable, Tree]:
-    """A restored network as it embeds for `score`: an `embed.embedder` and its variables."""
+    """A restored network as it embeds for `score`: an `embedding.embedder` and its variables."""
     method = method_of(restored)
     variables = parallel.replicate(trees.join(student=restored.variables), mesh)
-    return embed.embedder(method, mesh), variables
+    return embedding.embedder(method, mesh), variables
 
 
 def method_of(restored: checkpoints.Restored) -> Method:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import smoke
 
-from kd_jax import checkpoints, data, embed, evaluate, parallel, recipes, results, trees
+from kd_jax import checkpoints, data, embedding, evaluate, parallel, recipes, results, trees
 from kd_jax.data import Split
 from kd_jax.data.images import Pixels
 from kd_jax.data.records import DISTRACTOR, Records, select
@@ -31,7 +31,7 @@ def score(restored, dataset):
     method = recipes.method(restored.config, restored.network, evaluate.placeholders(restored))
     variables = trees.join(student=restored.variables)
     meshes = {count: parallel.mesh(jax.devices()[:count]) for count in (1, 4)}
-    embedders = {count: embed.embedder(method, mesh) for count, mesh in meshes.items()}
+    embedders = {count: embedding.embedder(method, mesh) for count, mesh in meshes.items()}
 
     def score(devices=4, dataset=dataset, **options):
         mesh = meshes[devices]
@@ -177,18 +177,18 @@ def test_shots_show_no_image_on_both_sides(dataset, protocol):
 def test_shots_on_both_sides_are_refused(dataset):
     """Of a pool, and where the gallery has the queries' files."""
     test = items.together(dataset.query.records, dataset.gallery.records)
-    embed.check_shots(test, 3, 'identity')
+    embedding.check_shots(test, 3, 'identity')
     pool = items.together(dataset.gallery.records, dataset.gallery.records)
     gallery = dataset.gallery.records
     twin = select(gallery, np.arange(5))
     twin = twin._replace(paths=np.char.replace(twin.paths, 'gallery/', 'query/'))
     for shared in (pool, items.together(twin, gallery)):
         with pytest.raises(ValueError, match=r'on both sides, .*set evaluate\.shots_of=image'):
-            embed.check_shots(shared, 3, 'identity')
-        embed.check_shots(shared, 3, 'image')
-        embed.check_shots(shared, 1, 'identity')
+            embedding.check_shots(shared, 3, 'identity')
+        embedding.check_shots(shared, 3, 'image')
+        embedding.check_shots(shared, 1, 'identity')
     with pytest.raises(ValueError, match=r"shots_of='id': choose one of identity, image"):
-        embed.check_shots(test, 1, 'id')
+        embedding.check_shots(test, 1, 'id')
 
 
 def test_a_camera_may_answer_for_itself_if_told(score):

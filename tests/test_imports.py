@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
     {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
-    {'embed', 'lineage', 'logs', 'stacked'},
+    {'embedding', 'lineage', 'logs', 'stacked'},
     {'evaluate'},
     {'assembly'},
     {'loop'},

@@ -22,7 +22,7 @@ from experiments import (
     vkd_rows,
     vkd_table1,
 )
-from kd_jax import data, embed
+from kd_jax import data
 
 experiment = functools.partial(command_line.experiment, config='vkd_carousel')
 ROWS = 'resnet10/4 teacher', 'resnet10/4 not distilled', 'resnet10/4 VKD'
