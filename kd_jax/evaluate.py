@@ -27,7 +27,7 @@ from kd_jax import (
 )
 from kd_jax.data import Dataset
 from kd_jax.methods import Method
-from kd_jax.retrieval import items, protocols
+from kd_jax.retrieval import items, protocols, refinement
 from kd_jax.retrieval.protocols import PROTOCOLS
 from kd_jax.trees import Tree
 
@@ -45,6 +45,8 @@ def score(
     shots_of: str,
     frames: int,
     batch: int,
+    reranked: Any,
+    expanded: Any,
     block: int = 1024,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -55,11 +57,12 @@ def score(
     `also` has the others. A tracklet is embedded from `frames` images. With `shots` above 1, for
     networks that read several shots (UMTS' Scheme C), every image is joined by others of its
     true 'identity' from its own split, an upper bound; or, `shots_of='image'`, by itself. `batch`
-    counts images, `block` queries.
+    counts images, `block` queries. `reranked` and `expanded` are those of `refinement.ranked`.
     """
     started, found = time.perf_counter(), []
     options = {'metric': metric, 'same_camera': same_camera, 'frames': frames, 'block': block}
-    options['devices'] = tuple(mesh.devices.flat)
+    options['devices'], refined = tuple(mesh.devices.flat), {'reranked': reranked}
+    refined['expanded'] = expanded
     for name, (query, gallery) in dataset.tests().items():
         test = items.together(query.records, gallery.records, dataset.tracklets)
         rows = embedding.shots_of(test, shots, shots_of, seed)
@@ -67,10 +70,12 @@ def score(
         features = embedding.features(partial(embedded, variables), read, rows, batch, mesh)
         for rule in protocols.names(protocol):
             by_cosine = not found and metric != 'cosine'
-            for result, rankings in protocols.run(rule, test, features, **options).items():
+            rankings_of = protocols.run(rule, test, features, **options, **refined)
+            for result, rankings in rankings_of.items():
                 label = ' '.join(filter(None, (rule, name, result)))
                 facts = {'metric': metric, 'same_camera': same_camera, 'shots': shots}
                 facts |= {'shots_of': shots_of, 'repeated': repeated, 'also': []}
+                facts['refined'] = refinement.described(**refined)
                 found.append(_found(label, rule, rankings) | facts)
             if by_cosine:
                 again = protocols.run(rule, test, features, **options | {'metric': 'cosine'})
@@ -99,6 +104,8 @@ def check(
     shots: int,
     shots_of: str,
     frames: int,
+    reranked: Any,
+    expanded: Any,
     **rest: Any,
 ) -> None:
     """Raise, before training, what `score` would raise after it.
@@ -108,6 +115,7 @@ def check(
     has a valid match.
     """
     options = {'metric': metric, 'same_camera': same_camera, 'frames': frames}
+    options |= {'reranked': reranked, 'expanded': expanded}
     given = {'protocol': protocol, 'shots': shots, 'shots_of': shots_of, **options, **rest}
     inspect.signature(score).bind(*[None] * 4, **given)
     if recipes.reads(config) == 'stacked' and shots != config.sampling.shots:
