@@ -69,10 +69,11 @@ def terms(found: dict[str, dict], workdir: Path) -> None:
             panel.plot(steps, np.maximum(values, 1e-4), label=term, color=COLOURS[term])
         panel.set_title(name, fontsize=10)
         panel.set_yscale('log')
-        panel.legend(fontsize=7, frameon=False, ncols=2)
+        panel.legend(fontsize=7, frameon=False, ncols=2, loc='upper right')
         panel.spines[['top', 'right']].set_visible(False)
     for panel in panels.flat[len(found) :]:
         panel.set_axis_off()
+    panels[0, 0].set_ylim(top=10 * panels[0, 0].get_ylim()[1])  # room for legends
     figure.supxlabel('step', fontsize=10)
     figure.supylabel('weighted loss term', fontsize=10)
     save(figure, workdir / 'terms.png')
