@@ -162,12 +162,7 @@ def main() -> None:
     flags.DEFINE_enum('checkpoint', 'last', checkpoints.WHICH, 'Which of the run’s checkpoints.')
     flags.DEFINE_enum('dtype', 'float32', embeddings.DTYPES, 'The numbers that are kept.')
     flags.DEFINE_integer('batch', None, 'Images embedded at once; else as the run evaluates.', 1)
-    flags.DEFINE_enum(
-        'names',
-        'none',
-        listing.NAMES,
-        'market reads identity and camera off names like 0002_c1s1_000451_03.jpg.',
-    )
+    flags.DEFINE_enum('names', 'none', listing.NAMES, own_images.NAMES_HELP)
 
     def embed(_):
         given = flags.FLAGS

@@ -117,7 +117,7 @@ def labels(paths: Sequence, identities: Sequence, cameras: Sequence) -> pyarrow.
 def check_same(one: Embeddings, facts: dict[str, Any], other: str) -> None:
     """DataError where embeddings are not of the width and the network that `facts` are of."""
     for key in ('width', 'weights', 'image', 'shots'):
-        if one.facts[key] != facts[key]:
+        if key in facts and one.facts[key] != facts[key]:
             theirs, ours = (f'{key} {found[key]}, {by(found)}' for found in (facts, one.facts))
             raise DataError(
                 f'{other} has {theirs}, but {one.file} has {ours}: these can not be compared; '

@@ -23,6 +23,7 @@ from kd_jax.data.records import DataError
 
 PART = 1024  # images that are decoded together, and kept when all of them are embedded
 SECONDS = 10  # between two lines of progress
+NAMES_HELP = 'market reads identity and camera off names like 0002_c1s1_000451_03.jpg.'
 ABSENT = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
 
 
