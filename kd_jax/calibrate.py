@@ -12,8 +12,12 @@ from kd_jax.retrieval.thresholds import Labelled, Threshold
 DISTRACTOR, NOBODY = '0', ('', '-1')  # identities that are none
 
 
-def calibrated(gallery: Embeddings, rates: list[float], metric: str) -> list[Threshold]:
-    """Thresholds of a labelled file; DataError where it has no identities."""
+def calibrated(gallery: Embeddings, rates: list[str], metric: str) -> list[Threshold]:
+    """Thresholds of a labelled file; DataError where it has no identities.
+
+    ValueError for a rate that is no number, or none of `thresholds.thresholds`.
+    """
+    shares = [_rate(text) for text in rates]
     identities, cameras = (
         np.array(gallery.images.column(name).to_pylist(), str) for name in ('identity', 'camera')
     )
@@ -28,7 +32,14 @@ def calibrated(gallery: Embeddings, rates: list[float], metric: str) -> list[Thr
     places[cameras[known] == ''] = UNKNOWN
     vectors, nobody = gallery.vectors()[known], identities[known] == DISTRACTOR
     images = Labelled(vectors, numbers, places, nobody)
-    return thresholds.thresholds(images, rates, metric=metric, devices=jax.local_devices())
+    return thresholds.thresholds(images, shares, metric=metric, devices=jax.local_devices())
+
+
+def _rate(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'--calibrate={text}: give false-match rates, e.g. 0.001') from None
 
 
 def table(found: list[Threshold], metric: str) -> str:

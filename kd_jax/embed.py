@@ -18,7 +18,7 @@ from kd_jax import checkpoints, command, embeddings, own_images, runs
 from kd_jax.data import listing
 from kd_jax.data.listing import Listing
 from kd_jax.data.records import DataError
-from kd_jax.own_images import PART, Network, Part
+from kd_jax.own_images import Network, Part
 from kd_jax.runs import RunError
 
 # What a file is told apart by, and what a difference may come from.
@@ -29,6 +29,7 @@ APART = {
     'dtype': '--dtype',
     'images': 'other images, labels, or files that were changed',
 }
+FACTS = 'facts.json'  # in the folder of parts, what they are of
 NAMED = 5  # images that are told of by name
 
 
@@ -54,7 +55,8 @@ def run(network: Network, images: Listing, out: Path, *, dtype: str, batch: int)
         for start, part in zip(left, found):
             _keep(_file(folder, start), part)
         facts = _join(out, folder, wanted, images)
-    shutil.rmtree(folder, ignore_errors=True)
+    if (folder / FACTS).exists():
+        shutil.rmtree(folder)
     return facts
 
 
@@ -66,7 +68,7 @@ def summary(out: Path, facts: dict[str, Any]) -> str:
         f'{embeddings.by(facts)}'
     ]
     if skipped:
-        lines.append(f'{len(skipped):,} images could not be read and were left out:')
+        lines.append(f'images that could not be read and were left out: {len(skipped):,}')
         lines += [f'  {path}: {cause}' for path, cause in list(skipped.items())[:NAMED]]
         lines += ['  ...'] * (len(skipped) > NAMED)
     return '\n'.join(lines)
@@ -78,7 +80,7 @@ def _home(images: Listing) -> str:
 
 def _begin(folder: Path, wanted: dict[str, Any]) -> None:
     """Make the folder of parts, or go on in one that was begun with the same facts."""
-    facts = folder / 'facts.json'
+    facts = folder / FACTS
     if facts.exists():
         _check_same(folder, json.loads(facts.read_text()), wanted)
         return
@@ -103,7 +105,7 @@ def _check_same(place: Path, found: dict[str, Any], wanted: dict[str, Any]) -> N
 
 
 def _starts(images: Listing) -> range:
-    return range(0, len(images.paths), PART)
+    return range(0, len(images.paths), own_images.PART)
 
 
 def _file(folder: Path, start: int) -> Path:

@@ -7,7 +7,7 @@ has arrays of these names, and is read whole. Both hold `facts`, of the run and 
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +22,11 @@ from kd_jax.data.records import DataError
 
 SUFFIXES = '.parquet', '.npz'
 DTYPES = 'float32', 'float16'
+SAME = 'width', 'weights', 'image', 'shots'  # facts of embeddings that can be compared
 LABELS = 'path', 'identity', 'camera'
 CODED = ['identity', 'camera']  # columns of few different values
 VECTORS = 'embedding'
+NEEDED = {'run', 'checkpoint', 'step', 'metric', 'home', 'images', 'dtype', 'count', *SAME}
 FACTS = 'kd_jax'  # the key of the facts: of Parquet's metadata, of an npz' arrays
 REMEDY = 'embed the images again: python -m kd_jax.embed'
 # What pyarrow, zipfile and numpy raise on files that are damaged or not theirs.
@@ -98,25 +100,26 @@ def write(
 ) -> None:
     """Write a whole file or nothing; `parts` are the embeddings in the order of `images`."""
     check_name(file)
-    part = file.with_name(f'.{file.name}.{os.getpid()}')
+    part = file.with_name(f'.{file.name}.part')
     written = _write_parquet if file.suffix.lower() == '.parquet' else _write_npz
     try:
         with part.open('wb') as out:
-            written(out, json.dumps(facts), images, parts)
+            written(out, facts, images, parts)
         os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
 
 
-def labels(paths: Sequence, identities: Sequence, cameras: Sequence) -> pyarrow.Table:
+def labels(paths: Iterable, identities: Iterable, cameras: Iterable) -> pyarrow.Table:
     """The columns of `images`."""
-    columns = (pyarrow.array(list(map(str, of)), pyarrow.string()) for of in (paths, identities))
-    return pyarrow.table([*columns, pyarrow.array(list(map(str, cameras)))], list(LABELS))
+    columns = (paths, identities, cameras)
+    texts = [pyarrow.array(list(map(str, of)), pyarrow.string()) for of in columns]
+    return pyarrow.table(texts, list(LABELS))
 
 
 def check_same(one: Embeddings, facts: dict[str, Any], other: str) -> None:
     """DataError where embeddings are not of the width and the network that `facts` are of."""
-    for key in ('width', 'weights', 'image', 'shots'):
+    for key in SAME:
         if key in facts and one.facts[key] != facts[key]:
             theirs, ours = (f'{key} {found[key]}, {by(found)}' for found in (facts, one.facts))
             raise DataError(
@@ -139,6 +142,9 @@ def _guarded(file: Path, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _check_content(found: Embeddings, width: int) -> None:
+    lacking = sorted(NEEDED - set(found.facts))
+    if lacking:
+        raise DataError(f'{found.file}: no {", ".join(lacking)} among its facts; {REMEDY}')
     if not found.size:
         raise DataError(f'{found.file}: no embeddings in it; {REMEDY}')
     if width != found.facts['width']:
@@ -155,7 +161,7 @@ def _check_content(found: Embeddings, width: int) -> None:
 def _parquet(file: Path) -> tuple[Embeddings, int]:
     opened = pyarrow.parquet.ParquetFile(file, memory_map=True)
     schema = opened.schema_arrow
-    facts = json.loads(schema.metadata[FACTS.encode()])
+    facts = json.loads((schema.metadata or {})[FACTS.encode()])
 
     def blocks(rows: int) -> Iterator[np.ndarray]:
         for batch in opened.iter_batches(rows, columns=[VECTORS]):
@@ -167,7 +173,7 @@ def _parquet(file: Path) -> tuple[Embeddings, int]:
 
 
 def _npz(file: Path) -> tuple[Embeddings, int]:
-    with np.load(file) as arrays:
+    with file.open('rb') as raw, np.load(raw) as arrays:  # which does not close one it refuses
         facts = json.loads(str(arrays[FACTS]))
         images, vectors = labels(*(arrays[name] for name in LABELS)), arrays[VECTORS]
 
@@ -177,22 +183,26 @@ def _npz(file: Path) -> tuple[Embeddings, int]:
     return Embeddings(file, facts, images, blocks), vectors.shape[1]
 
 
-def _write_parquet(out, facts: str, images: pyarrow.Table, parts: Iterable[np.ndarray]) -> None:
-    writer, first = None, 0
-    for part in parts:
-        width = part.shape[1]
-        values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(part.reshape(-1)), width)
-        table = images.slice(first, len(part)).append_column(VECTORS, values)
-        table = table.replace_schema_metadata({FACTS: facts})
-        first += len(part)
-        if writer is None:
-            writer = pyarrow.parquet.ParquetWriter(
-                out, table.schema, use_dictionary=list(LABELS[1:])
-            )
-        writer.write_table(table)
-    writer.close()
+def _write_parquet(
+    out, facts: dict[str, Any], images: pyarrow.Table, parts: Iterable[np.ndarray]
+) -> None:
+    number = pyarrow.from_numpy_dtype(np.dtype(facts['dtype']))
+    vectors = pyarrow.list_(number, facts['width'])
+    schema = images.schema.append(pyarrow.field(VECTORS, vectors))
+    schema = schema.with_metadata({FACTS: json.dumps(facts)})
+    first = 0
+    with pyarrow.parquet.ParquetWriter(out, schema, use_dictionary=CODED) as writer:
+        for part in parts:
+            values = pyarrow.array(part.reshape(-1), number)
+            column = pyarrow.FixedSizeListArray.from_arrays(values, type=vectors)
+            columns = images.slice(first, len(part)).columns
+            writer.write_table(pyarrow.table([*columns, column], schema=schema))
+            first += len(part)
 
 
-def _write_npz(out, facts: str, images: pyarrow.Table, parts: Iterable[np.ndarray]) -> None:
+def _write_npz(
+    out, facts: dict[str, Any], images: pyarrow.Table, parts: Iterable[np.ndarray]
+) -> None:
     columns = {name: np.array(images.column(name).to_pylist(), str) for name in LABELS}
-    np.savez(out, **columns, **{VECTORS: np.concatenate(list(parts)), FACTS: np.array(facts)})
+    columns[VECTORS] = np.concatenate(list(parts))
+    np.savez(out, **columns, **{FACTS: np.array(json.dumps(facts))})

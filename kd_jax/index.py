@@ -92,7 +92,7 @@ def _check_same(file: Path, found: dict[str, Any], wanted: dict[str, Any]) -> No
 
 def _build(usearch: Any, file: Path, gallery: Embeddings, metric: str) -> None:
     """Write a whole index or nothing."""
-    width, part = gallery.facts['width'], file.with_name(f'.{file.name}.{os.getpid()}')
+    width, part = gallery.facts['width'], file.with_name(f'.{file.name}.part')
     index = usearch.Index(
         ndim=width,
         metric=METRICS[metric],

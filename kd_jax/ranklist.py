@@ -21,7 +21,7 @@ FRAMES = {
     '': ('#3b6fb6', 'identity unknown'),
 }
 FRAME = 4  # pixels of it
-ROWS, ACROSS = 20, 20  # queries and found images that are drawn, at most
+ROWS, ACROSS = 12, 20  # queries and found images that are drawn, at most
 TITLE, HEADING, CAPTION, BELOW = 34, 22, 13, 16  # pixels of lines, and below a row
 NARROWEST = 480  # pixels of the picture, for its words
 
@@ -166,7 +166,7 @@ def _framed(placed: tuple[int, int, UInt8[np.ndarray, 'h w 3']], colour: str) ->
     return left - FRAME, top - FRAME, framed
 
 
-def _shortened(words: str, pixels: float) -> str:
+def _shortened(words: str, pixels: float | int) -> str:
     """The end of the words, as much of it as there is room for at the size of captions."""
     room = max(int(pixels / LETTER), 1)
     return words if len(words) <= room else f'…{words[1 - room :]}' if room > 1 else '…'

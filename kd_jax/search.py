@@ -28,7 +28,7 @@ from kd_jax import (
 from kd_jax.data import listing
 from kd_jax.data.records import DataError
 from kd_jax.embeddings import Embeddings
-from kd_jax.own_images import PART, Network
+from kd_jax.own_images import Network
 from kd_jax.ranklist import Asked, Item
 from kd_jax.retrieval import ranking, streaming
 from kd_jax.retrieval.streaming import Nearest
@@ -46,7 +46,8 @@ class Queries(NamedTuple):
 
 def by_network(network: Network, images: listing.Listing, batch: int) -> Queries:
     """Images embedded now; DataError where none can be read, others are logged and left out."""
-    starts = range(0, len(images.paths), PART)
+    starts = range(0, len(images.paths), own_images.PART)
+    batch = min(batch, network.shots * len(images.paths))
     parts = list(own_images.parts(network, images, starts, dtype='float32', batch=batch))
     rows = np.concatenate([part.rows for part in parts])
     if not len(rows):
@@ -113,8 +114,8 @@ def run(given: flags.FlagValues) -> None:
         network = own_images.opened(Path(given.run), which)
         embeddings.check_same(gallery, network.facts, given.run)
     if given.calibrate:
-        rates = [float(rate) for rate in given.calibrate]
-        print(calibrate.table(calibrate.calibrated(gallery, rates, metric), metric), end='\n\n')
+        found = calibrate.calibrated(gallery, given.calibrate, metric)
+        print(calibrate.table(found, metric), end='\n\n' if given.query else '\n')
     if given.query:
         _search(given, gallery, metric, _queries(given, network, gallery))
     elif given.index:

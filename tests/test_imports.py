@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
     {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
-    {'embedding', 'lineage', 'logs', 'stacked'},
-    {'evaluate'},
-    {'assembly'},
-    {'loop'},
+    {'embedding', 'embeddings', 'lineage', 'logs', 'ranklist', 'stacked'},
+    {'calibrate', 'evaluate', 'index'},
+    {'assembly', 'own_images'},
+    {'embed', 'loop', 'search'},
     {'train'},
     {'main'},
 ]
