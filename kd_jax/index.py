@@ -43,10 +43,7 @@ def opened(file: Path, gallery: Embeddings, metric: str) -> Any:
     _check_same(file, json.loads(told.read_text()), wanted)
     if not file.exists():
         _build(usearch, file, gallery, metric)
-    found = usearch.Index.restore(str(file), view=True)
-    if found is None or len(found) != gallery.size:
-        raise RunError(f'{file} is damaged: remove it, and it is built again')
-    return found
+    return _mapped(usearch, file, gallery.size)
 
 
 def nearest(index: Any, query: Float[np.ndarray, 'q d'], count: int, metric: str) -> Nearest:
@@ -88,6 +85,17 @@ def _check_same(file: Path, found: dict[str, Any], wanted: dict[str, Any]) -> No
             f'{file} is the index of another gallery. Nothing was changed; remove it and '
             f'{_beside(file).name}, or give another --index:\n' + '\n'.join(lines)
         )
+
+
+def _mapped(usearch: Any, file: Path, size: int) -> Any:
+    """An index mapped into memory; RunError where it is damaged."""
+    try:
+        found = usearch.Index.restore(str(file), view=True)
+    except (ValueError, RuntimeError) as error:
+        raise RunError(f'{file} is damaged ({error}): remove it, and it is built again') from error
+    if found is None or len(found) != size:
+        raise RunError(f'{file} is damaged: remove it, and it is built again')
+    return found
 
 
 def _build(usearch: Any, file: Path, gallery: Embeddings, metric: str) -> None:

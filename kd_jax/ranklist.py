@@ -17,7 +17,7 @@ JUNK = '-1'
 FRAMES = {
     'true': ('#2a9d3f', 'its identity'),
     'false': ('#d7301f', 'another identity'),
-    'junk': ('#9a9a9a', 'junk: its identity by its own camera, or nobody’s'),
+    'junk': ('#9a9a9a', 'junk'),
     '': ('#3b6fb6', 'identity unknown'),
 }
 FRAME = 4  # pixels of it

@@ -36,6 +36,23 @@ from kd_jax.retrieval.streaming import Nearest
 NONE = 'none'  # in place of a file, draws nothing
 
 
+class Request(NamedTuple):
+    """What the command line asks for, by its flags."""
+
+    gallery: str
+    run: str | None = None
+    checkpoint: str | None = None
+    query: str | None = None
+    names: str = 'none'
+    top: int = 10
+    out: str | None = None
+    metric: str | None = None
+    calibrate: list[str] | None = None
+    index: str | None = None
+    recall_queries: int = 100
+    batch: int | None = None
+
+
 class Queries(NamedTuple):
     """Images to search for: the columns path, identity and camera, below `home`."""
 
@@ -101,8 +118,8 @@ def asked(queries: Queries, gallery: Embeddings, found: Nearest) -> Iterator[Ask
         yield Asked(**image, found=items)
 
 
-def run(given: flags.FlagValues) -> None:
-    """Do what the flags say: print thresholds, search, print and draw what is found."""
+def run(given: Request) -> None:
+    """Print thresholds, search, print and draw what is found, as far as it is asked for."""
     gallery = embeddings.read(Path(given.gallery))
     metric = given.metric or gallery.facts['metric']
     ranking.check_metric(metric)
@@ -122,7 +139,7 @@ def run(given: flags.FlagValues) -> None:
         index.opened(Path(given.index), gallery, metric)
 
 
-def _queries(given: flags.FlagValues, network: Network | None, gallery: Embeddings) -> Queries:
+def _queries(given: Request, network: Network | None, gallery: Embeddings) -> Queries:
     """The queries that are named; DataError for those of another run, or without one."""
     query = Path(given.query)
     if query.suffix.lower() in embeddings.SUFFIXES:
@@ -135,7 +152,7 @@ def _queries(given: flags.FlagValues, network: Network | None, gallery: Embeddin
     return by_network(network, images, given.batch or network.batch)
 
 
-def _search(given: flags.FlagValues, gallery: Embeddings, metric: str, queries: Queries) -> None:
+def _search(given: Request, gallery: Embeddings, metric: str, queries: Queries) -> None:
     if given.index:
         options = given.top, metric, given.recall_queries
         found, share = by_index(Path(given.index), gallery, queries.vectors, *options)
@@ -157,7 +174,7 @@ def _search(given: flags.FlagValues, gallery: Embeddings, metric: str, queries: 
         print(f'\nrank list: {out}{few if len(listed) > ranklist.ROWS else ""}')
 
 
-def _tell_recall(given: flags.FlagValues, share: float, queries: int) -> None:
+def _tell_recall(given: Request, share: float, queries: int) -> None:
     """What of the exact search the index found."""
     checked = min(given.recall_queries, queries)
     if not checked:
@@ -169,14 +186,14 @@ def _tell_recall(given: flags.FlagValues, share: float, queries: int) -> None:
 
 def main() -> None:
     """The command line: --gallery=FILE --run=DIR --query=IMAGE|FOLDER, and more with --help."""
-    flag, number = flags.DEFINE_string, flags.DEFINE_integer
+    own, flag, number = Request._field_defaults, flags.DEFINE_string, flags.DEFINE_integer
     flag('gallery', None, 'The file of embeddings to search, of kd_jax.embed.', required=True)
     flag('run', None, 'The run that the gallery was embedded by; it embeds the query.')
     which = 'Which of its checkpoints; else that of the gallery.'
     flags.DEFINE_enum('checkpoint', None, checkpoints.WHICH, which)
     flag('query', None, 'An image, a folder or CSV of images, or a file of embeddings.')
-    flags.DEFINE_enum('names', 'none', listing.NAMES, own_images.NAMES_HELP)
-    number('top', 10, 'How many of the gallery are found for each query.', 1)
+    flags.DEFINE_enum('names', own['names'], listing.NAMES, own_images.NAMES_HELP)
+    number('top', own['top'], 'How many of the gallery are found for each query.', 1)
     flag('out', None, 'The picture to write (QUERY_ranks.png), or none.')
     metrics = 'How distances are made; else as the run evaluates.'
     flags.DEFINE_enum('metric', None, ranking.METRICS, metrics)
@@ -184,13 +201,13 @@ def main() -> None:
     flags.DEFINE_list('calibrate', None, rates)
     built = (
         'An index of the gallery to search by, approximately; built if it is not there, kept with '
-        'FILE.json beside it. Needs usearch (pip install kd_jax[index]).'
+        f'FILE.json beside it. Needs usearch ({index.INSTALL}).'
     )
     flag('index', None, built)
     recall = 'Queries that are also searched for exactly, which tells the recall of the index.'
-    number('recall_queries', 100, recall, 0)
+    number('recall_queries', own['recall_queries'], recall, 0)
     number('batch', None, 'Images embedded at once; else as the run evaluates.', 1)
-    command.start(lambda _: run(flags.FLAGS))
+    command.start(lambda _: run(Request(*(flags.FLAGS[name].value for name in Request._fields))))
 
 
 if __name__ == '__main__':

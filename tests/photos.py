@@ -7,8 +7,8 @@ import numpy as np
 import smoke
 from PIL import Image
 
-from kd_jax import embeddings, own_images
-from kd_jax.own_images import Network
+from kd_jax import embeddings
+from kd_jax.own_images import Network, opened
 
 FACTS = {'run': 'runs/a', 'checkpoint': 'last', 'step': 8, 'metric': 'cosine', 'images': 'f00'}
 FACTS |= {'weights': 'abc', 'image': '32 x 16 x 3, bilinear', 'shots': 1, 'home': '/nowhere'}
@@ -25,7 +25,7 @@ def run() -> Path:
 @functools.cache
 def network(which: str = 'last') -> Network:
     """One of its networks."""
-    return own_images.opened(run(), which)
+    return opened(run(), which)
 
 
 def plant(folder: Path, identities: int = 3, cameras: int = 2, seed: int = 0) -> list[str]:
