@@ -16,6 +16,7 @@ from absl import flags, logging
 
 from kd_jax import checkpoints, command, embeddings, own_images, runs
 from kd_jax.data import listing
+from kd_jax.data.layout import ignored
 from kd_jax.data.listing import Listing
 from kd_jax.data.records import DataError
 from kd_jax.own_images import Network, Part
@@ -40,7 +41,11 @@ def run(network: Network, images: Listing, out: Path, *, dtype: str, batch: int)
     of another run, of other images or settings, DataError where no image can be read.
     """
     embeddings.check_name(out)
-    wanted = network.facts | {'dtype': dtype, 'images': images.stamp(), 'home': _home(images)}
+    wanted = network.facts | {
+        'dtype': dtype,
+        'images': images.stamp(),
+        'home': str(images.home.resolve()),
+    }
     folder = out.with_name(f'{out.name}.parts')
     if out.exists():
         facts = embeddings.read(out).facts
@@ -74,17 +79,13 @@ def summary(out: Path, facts: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def _home(images: Listing) -> str:
-    return str(images.home.resolve())
-
-
 def _begin(folder: Path, wanted: dict[str, Any]) -> None:
     """Make the folder of parts, or go on in one that was begun with the same facts."""
     facts = folder / FACTS
     if facts.exists():
         _check_same(folder, json.loads(facts.read_text()), wanted)
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(not ignored(path.name) for path in folder.iterdir()):
         raise RunError(f'{folder} is in the way: it holds no parts of embeddings')
     folder.mkdir(parents=True, exist_ok=True)
     runs.write_json(facts, wanted)
@@ -93,9 +94,9 @@ def _begin(folder: Path, wanted: dict[str, Any]) -> None:
 def _check_same(place: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """RunError naming what differs."""
     lines = [
-        f'  {key}: {found[key]!r} there, {wanted[key]!r} now ({why})'
+        f'  {key}: {found.get(key)!r} there, {wanted[key]!r} now ({why})'
         for key, why in APART.items()
-        if found[key] != wanted[key]
+        if found.get(key) != wanted[key]
     ]
     if lines:
         raise RunError(

@@ -97,13 +97,13 @@ def parts(
 
         coming = read(starts[0]) if starts else None
         for start, following in zip(starts, [*starts[1:], None]):
-            read_rows, pixels, bad = coming.result()
+            rows, pixels, bad = coming.result()
             coming = None if following is None else read(following)
             for path, cause in bad.items():
                 logging.warning('leaving out %s: %s', path, cause)
             found = _embedded(network, pixels, batch, told)
-            vectors = _checked(listing.paths[start + read_rows], found, dtype)
-            yield Part(start + read_rows, vectors, bad)
+            vectors = _checked(listing.paths[start + rows], found, dtype)
+            yield Part(start + rows, vectors, bad)
 
 
 def _decoded(pool, reader, paths) -> tuple[Int[np.ndarray, 'n'], list, dict[str, str]]:

@@ -12,7 +12,7 @@ from kd_jax.retrieval.metrics import METRICS
 from kd_jax.retrieval.neighbours import least_of
 from kd_jax.retrieval.tiles import Tiled
 
-GALLERY_BYTES = 2**28  # of gallery features that are held at a time
+GALLERY_BYTES = 2**27  # of gallery features that are held at a time
 DISTANCE_BYTES = 2**26  # of distances that are held at a time
 
 
