@@ -40,6 +40,8 @@ def supervised(dataset: str) -> ConfigDict:
     config.evaluate = {'protocol': setting.protocol, 'same_camera': setting.same_camera}
     config.evaluate.update(metric=setting.metric, shots=1, shots_of=setting.shots_of)
     config.evaluate.update(frames=8, batch=256)
+    config.evaluate.reranked = {'variant': 'none', 'k1': 20, 'k2': 6, 'weight': 0.3}
+    config.evaluate.expanded = {'count': 0, 'alpha': 3.0, 'rounds': 1}
     return config
 
 
@@ -180,6 +182,10 @@ def same_evaluation(teacher: ConfigDict, student: ConfigDict) -> None:
     for key in ('protocol', 'metric', 'same_camera', 'shots_of'):
         teacher.evaluate[key] = student.evaluate.get_ref(key) + ''
     teacher.evaluate.frames = 1 * student.evaluate.get_ref('frames')
+    for part in ('reranked', 'expanded'):
+        for key, value in student.evaluate[part].items():
+            same = '' if isinstance(value, str) else 0
+            teacher.evaluate[part][key] = student.evaluate[part].get_ref(key) + same
 
 
 def same_network(

@@ -18,6 +18,7 @@ from kd_jax import (
     lineage,
     losses,
     parallel,
+    scoring,
     stacked,
     train,
     trees,
@@ -43,7 +44,7 @@ def of_seed(names: tuple[str, ...], seed: int, workdir: Path, dataset: Dataset) 
     mesh = parallel.mesh()
     embedded = embedding.embedder(together, mesh)
     variables = parallel.replicate(variables, mesh)
-    return evaluate.score(embedded, variables, dataset, mesh, **config.evaluate)
+    return scoring.score(embedded, variables, dataset, mesh, **config.evaluate)
 
 
 def concatenated(

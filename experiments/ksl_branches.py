@@ -10,12 +10,12 @@ from kd_jax import (
     assembly,
     checkpoints,
     embedding,
-    evaluate,
     loop,
     losses,
     parallel,
     recipes,
     runs,
+    scoring,
     trees,
 )
 from kd_jax.data import Dataset
@@ -60,7 +60,7 @@ def mean_of(method: Method, students: dict[str, Tree], images: jax.Array) -> jax
 
 def precision(embedded, variables, dataset: Dataset, config) -> float:
     """The average precision of the first ranking of a config."""
-    found = evaluate.score(embedded, variables, dataset, parallel.mesh(), **config.evaluate)
+    found = scoring.score(embedded, variables, dataset, parallel.mesh(), **config.evaluate)
     return rows.quoted(found)
 
 

@@ -20,25 +20,24 @@ COLOURS = dict(zip(TERMS, plt.get_cmap('tab20').colors))
 def draw(found: rows.Table, workdir: Path) -> None:
     """Write methods.png and terms.png."""
     found = {name: seeds for name, seeds in found.items() if seeds}
-    bars(found, workdir / 'methods.png')
+    dots(found, workdir / 'methods.png')
     terms({name: curves(name, list(seeds), workdir) for name, seeds in found.items()}, workdir)
     print(f'\n{workdir}/methods.png, {workdir}/terms.png')
 
 
-def bars(found: rows.Table, path: Path) -> None:
-    """mAP and rank-1 of every row, a dot for every seed and the std as a line."""
+def dots(found: rows.Table, path: Path) -> None:
+    """mAP and rank-1 of every row: a dot for every seed, their mean, and a std to each side."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 0.42 * len(found) + 1.2), sharey=True)
     for panel, key in zip(panels, ('mAP', 'rank-1')):
         for place, seeds in enumerate(found.values()):
             values = [rows.quoted(s) if key == 'mAP' else s[key] for s in seeds.values()]
             values = 100 * np.array(values)
             spread = values.std(ddof=1) if len(values) > 1 else 0.0
-            panel.barh(place, values.mean(), xerr=spread, color=GREY, height=0.6)
+            panel.errorbar(values.mean(), place, xerr=spread, color=GREY, linewidth=6)
+            panel.plot(values.mean(), place, '|', color='black', markersize=14)
             panel.plot(values, [place] * len(values), 'o', color=BLUE, markersize=4)
-        lowest = min(
-            rows.quoted(s) if key == 'mAP' else s[key] for r in found.values() for s in r.values()
-        )
-        panel.set_xlim(left=max(0.0, 100 * lowest - 10))
+        panel.grid(axis='x', color='#e3e7ea')
+        panel.set_axisbelow(True)
         panel.set_xlabel(f'{key}, %')
         panel.spines[['top', 'right']].set_visible(False)
     panels[0].set_yticks(range(len(found)), list(found))

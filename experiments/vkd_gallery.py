@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments import rows, vkd_networks, vkd_rows
-from kd_jax import data, evaluate, parallel, runs
+from kd_jax import data, parallel, runs, scoring
 from kd_jax.retrieval import protocols
 
 mpl.use('agg')
@@ -47,7 +47,7 @@ def curves(frames: list[int], protocol: str, dataset: data.Dataset) -> Curves:
     for row, _, network, options in vkd_networks.opened(dataset):
         for count in frames:
             asked = {**options, 'protocol': protocol, 'frames': count}
-            summary = evaluate.score(*network, dataset, parallel.mesh(), **asked)
+            summary = scoring.score(*network, dataset, parallel.mesh(), **asked)
             for one in (summary, *summary['also']):
                 of_row = by_ranking.setdefault(one['protocol'], {}).setdefault(row, {})
                 of_row.setdefault(count, []).append(rows.quoted(one))

@@ -18,7 +18,7 @@ NETWORKS = flags.DEFINE_list('networks', [], 'Networks; that of the config witho
 
 
 class Opened(NamedTuple):
-    """A trained row of a seed, as it embeds for `evaluate.score`, and its own options for it."""
+    """A trained row of a seed, as it embeds for `scoring.score`, and its own options for it."""
 
     row: str
     seed: int

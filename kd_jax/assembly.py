@@ -9,7 +9,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from kd_jax import evaluate, lineage, optimizers, recipes
+from kd_jax import lineage, optimizers, recipes, scoring
 from kd_jax.data import Dataset, sampling
 from kd_jax.methods import Method
 from kd_jax.trees import Tree
@@ -32,7 +32,7 @@ def assemble(config: ConfigDict, dataset: Dataset, teachers: dict[str, lineage.T
     Raises TypeError for a misspelt key, ValueError for a value that can not be.
     """
     recipes.check_keys(config)
-    evaluate.check(config, dataset, **config.evaluate)
+    scoring.check(config, dataset, **config.evaluate)
     networks = {name: t.network(dataset.classes) for name, t in teachers.items()}
     method = recipes.method(config, recipes.network(config, dataset.classes), networks)
     plan, course = recipes.plan(config, dataset), recipes.course(config, dataset)

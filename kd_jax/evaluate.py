@@ -1,11 +1,8 @@
 """Embed the query and the gallery and rank them: python -m kd_jax.evaluate --run=DIR."""
 
 import argparse
-import inspect
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from kd_jax import (
     checkpoints,
     command,
+    comparison,
     data,
     embedding,
     lineage,
@@ -23,105 +21,21 @@ from kd_jax import (
     recipes,
     results,
     runs,
+    scoring,
     trees,
 )
-from kd_jax.data import Dataset
 from kd_jax.methods import Method
-from kd_jax.retrieval import items, protocols
-from kd_jax.retrieval.protocols import PROTOCOLS
+from kd_jax.scoring import Scored
 from kd_jax.trees import Tree
 
 
-def score(
-    embedded: Callable,
-    variables: Tree,
-    dataset: Dataset,
-    mesh: Mesh,
-    *,
-    protocol: str,
-    metric: str,
-    same_camera: str,
-    shots: int,
-    shots_of: str,
-    frames: int,
-    batch: int,
-    block: int = 1024,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Rank by every `protocol` (names joined by commas), on every test set, by `metric`.
-
-    `embedded` is an `embedding.embedder`. The numbers are of the first ranking: mAP, mAP_trapezoid,
-    mINP, rank-k; `protocol` is its name, `quoted` the average precision that its tables show, and
-    `also` has the others. A tracklet is embedded from `frames` images. With `shots` above 1, for
-    networks that read several shots (UMTS' Scheme C), every image is joined by others of its
-    true 'identity' from its own split, an upper bound; or, `shots_of='image'`, by itself. `batch`
-    counts images, `block` queries.
-    """
-    started, found = time.perf_counter(), []
-    options = {'metric': metric, 'same_camera': same_camera, 'frames': frames, 'block': block}
-    options['devices'] = tuple(mesh.devices.flat)
-    for name, (query, gallery) in dataset.tests().items():
-        test = items.together(query.records, gallery.records, dataset.tracklets)
-        rows = embedding.shots_of(test, shots, shots_of, seed)
-        read, repeated = embedding.reader(query, gallery), embedding.repeated(rows, shots_of)
-        features = embedding.features(partial(embedded, variables), read, rows, batch, mesh)
-        for rule in protocols.names(protocol):
-            by_cosine = not found and metric != 'cosine'
-            for result, rankings in protocols.run(rule, test, features, **options).items():
-                label = ' '.join(filter(None, (rule, name, result)))
-                facts = {'metric': metric, 'same_camera': same_camera, 'shots': shots}
-                facts |= {'shots_of': shots_of, 'repeated': repeated, 'also': []}
-                found.append(_found(label, rule, rankings) | facts)
-            if by_cosine:
-                again = protocols.run(rule, test, features, **options | {'metric': 'cosine'})
-                found[0]['mAP_cosine'] = results.summary(next(iter(again.values())))[
-                    found[0]['quoted']
-                ]
-    logging.info('evaluated in %.1f s', time.perf_counter() - started)
-    return found[0] | {'also': found[1:]}
+def run(path: Path, config: ConfigDict, which: str = 'last') -> dict[str, Any]:
+    """The summary of `scored_run`."""
+    first, *others = (one.summary for one in scored_run(path, config, which))
+    return first | {'also': others}
 
 
-def _found(label: str, protocol: str, rankings: list) -> dict[str, Any]:
-    """What is reported of the rankings of one result."""
-    rule = PROTOCOLS[protocol]
-    spread = results.deviations(rankings) if rule.drawn else {}
-    numbers = results.summary(rankings, rule.drawn)
-    return numbers | spread | {'protocol': label, 'quoted': rule.quoted}
-
-
-def check(
-    config: ConfigDict,
-    dataset: Dataset,
-    *,
-    protocol: str,
-    metric: str,
-    same_camera: str,
-    shots: int,
-    shots_of: str,
-    frames: int,
-    **rest: Any,
-) -> None:
-    """Raise, before training, what `score` would raise after it.
-
-    TypeError for a misspelt key; ValueError for an unknown word, for another number of shots than
-    a stacked network reads, for shots that would show an image on both sides, and where no query
-    has a valid match.
-    """
-    options = {'metric': metric, 'same_camera': same_camera, 'frames': frames}
-    given = {'protocol': protocol, 'shots': shots, 'shots_of': shots_of, **options, **rest}
-    inspect.signature(score).bind(*[None] * 4, **given)
-    if recipes.reads(config) == 'stacked' and shots != config.sampling.shots:
-        raise ValueError(
-            f'evaluate.shots={shots}, but the network reads sampling.shots={config.sampling.shots}'
-        )
-    for query, gallery in dataset.tests().values():
-        test = items.together(query.records, gallery.records, dataset.tracklets)
-        embedding.check_shots(test, shots, shots_of)
-        for name in protocols.names(protocol):
-            protocols.check(name, test, images=shots > 1, **options)
-
-
-def run(path: Path, config: ConfigDict, which: str = 'last') -> dict[str, float]:
+def scored_run(path: Path, config: ConfigDict, which: str = 'last') -> list[Scored]:
     """Score a run's checkpoint again, with the `data` and `evaluate` parts of `config`.
 
     RunError where another part of the config differs from the run's, or the size of the images.
@@ -130,10 +44,26 @@ def run(path: Path, config: ConfigDict, which: str = 'last') -> dict[str, float]
     restored = checkpoints.restore_network(path, which)
     lineage.check_size(str(path), restored.config, config)
     dataset = data.load(**config.data)
-    check(restored.config, dataset, **config.evaluate)
+    scoring.check(restored.config, dataset, **config.evaluate)
     logging.info('step %d of %s on\n%s', restored.step, path, data.describe(dataset))
     mesh = parallel.mesh()
-    return score(*opened(restored, mesh), dataset, mesh, **config.evaluate)
+    return scoring.scored(*opened(restored, mesh), dataset, mesh, **config.evaluate)
+
+
+def against(config: ConfigDict, other: Path) -> ConfigDict:
+    """The config by which another run is scored on the queries that `config` asks.
+
+    Its images are read as it was trained on them and where `config` has them, and are ranked as
+    there; how many shots it reads is its own. RunError where it was made of other images.
+    """
+    found = runs.config_of(other)
+    for part, own in (
+        ('data', ('height', 'width', 'channels', 'resize', 'cache_dir')),
+        ('evaluate', ('shots', 'shots_of', 'batch')),
+    ):
+        kept = {key: found[part][key] for key in own if key in found[part]}
+        found[part] = ConfigDict({**config[part], **kept})
+    return found
 
 
 def opened(restored: checkpoints.Restored, mesh: Mesh) -> tuple[Callable, Tree]:
@@ -154,16 +84,40 @@ def placeholders(restored: checkpoints.Restored) -> dict:
 
 
 def main() -> None:
-    """The command line: --run=DIR [--checkpoint=last|best] [--config.evaluate.KEY=VALUE]."""
+    """The command line: --run=DIR [--against=DIR] [--config.evaluate.KEY=VALUE]."""
     flags.DEFINE_string('run', None, 'The run to score again.', required=True)
-    flags.DEFINE_enum('checkpoint', 'last', checkpoints.WHICH, 'Which of its checkpoints.')
+    flags.DEFINE_string('against', None, 'Another run, to be told which is better, and how surely.')
+    flags.DEFINE_enum('checkpoint', 'last', checkpoints.WHICH, 'Which of their checkpoints.')
     changed = config_flags.DEFINE_config_dict('config', _config_of_flag())
 
-    def scored(_):
-        path = Path(flags.FLAGS.run)
-        print(results.table({path.name: run(path, changed.value, flags.FLAGS.checkpoint)}))
+    def told(_):
+        config, which = changed.value, flags.FLAGS.checkpoint
+        configs = {Path(flags.FLAGS.run): config}
+        if flags.FLAGS.against:
+            other = Path(flags.FLAGS.against)
+            configs[other] = against(config, other)
+        found = {path: scored_run(path, one, which) for path, one in configs.items()}
+        print(text({_name(path, found): one for path, one in found.items()}))
 
-    command.start(scored)
+    command.start(told)
+
+
+def text(found: dict[str, list[Scored]]) -> str:
+    """The table of one or two runs, intervals, and of two their difference."""
+    rows = {
+        name: one[0].summary | {'also': [other.summary for other in one[1:]]}
+        for name, one in found.items()
+    }
+    parts = [results.table(rows), comparison.intervals(found)]
+    if len(found) == 2:
+        parts.append(comparison.differences(found))
+    return '\n\n'.join(filter(None, parts))
+
+
+def _name(path: Path, among: Iterable[Path]) -> str:
+    """The run's directory, with those above it where another is called the same."""
+    alike = [other for other in among if other.name == path.name]
+    return path.name if len(alike) == 1 else str(path)
 
 
 def _config_of_flag() -> ConfigDict:

@@ -14,7 +14,7 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kd_jax import assembly, checkpoints, embedding, evaluate, parallel, recipes, trees
+from kd_jax import assembly, checkpoints, embedding, parallel, recipes, scoring, trees
 from kd_jax.data import Dataset, pipeline
 from kd_jax.logs import Log
 from kd_jax.methods import Method
@@ -146,7 +146,7 @@ def scorer(method: Method, config: ConfigDict, dataset: Dataset) -> Callable:
     """score(variables) -> summary of the config's evaluation."""
     mesh = parallel.mesh()
     embedded = embedding.embedder(method, mesh)
-    return partial(evaluate.score, embedded, dataset=dataset, mesh=mesh, **config.evaluate)
+    return partial(scoring.score, embedded, dataset=dataset, mesh=mesh, **config.evaluate)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kd_jax.retrieval.protocols import PROTOCOLS, TRAPEZOID
-from kd_jax.retrieval.ranking import Ranking
+from kd_jax.retrieval.scores import Ranking
 
 RANKS = (1, 5, 10)
 COLUMNS = ('mAP', 'mINP', *(f'rank-{k}' for k in RANKS))
@@ -83,6 +83,8 @@ def _notes(found: list[dict]) -> list[str]:
         notes.append(
             f'  of identities with few images some shots come twice: {share:.1f} % of sets'
         )
+    refined = sorted({(one['protocol'], one['refined']) for one in found if one['refined']})
+    notes += [f'{protocol}: {how}' for protocol, how in refined]
     kept = sorted({one['protocol'] for one in found if _keeps(one)})
     if kept:
         notes.append(f'{", ".join(kept)}: matches by the query’s own camera are not left out')

@@ -15,7 +15,7 @@ from test_cuhk03_classic import TESTSETS
 
 from configs.datasets import SETTINGS
 from experiments import planted
-from kd_jax import data, evaluate, parallel
+from kd_jax import data, parallel, scoring
 from kd_jax.retrieval import items, protocols
 
 NAMES = sorted(name for name, setting in SETTINGS.items() if 'root' in setting.options)
@@ -100,7 +100,7 @@ def test_every_data_set_is_ranked_by_its_protocol(planted_root, name):
             test = items.together(query.records, gallery.records, dataset.tracklets)
             options = {key: rule[key] for key in ('same_camera', 'frames')}
             protocols.check(protocol, test, metric='cosine', **options)
-    found = evaluate.score(
+    found = scoring.score(
         lambda variables, images: colours(images),
         {},
         dataset,
@@ -109,6 +109,8 @@ def test_every_data_set_is_ranked_by_its_protocol(planted_root, name):
         shots=1,
         shots_of='image',
         batch=64,
+        reranked=None,
+        expanded=None,
         **rule,
     )
     rows = [found, *found['also']]

@@ -3,7 +3,18 @@ import numpy as np
 import pytest
 import smoke
 
-from kd_jax import checkpoints, data, embedding, evaluate, parallel, recipes, results, trees
+from kd_jax import (
+    checkpoints,
+    data,
+    embedding,
+    evaluate,
+    parallel,
+    recipes,
+    results,
+    runs,
+    scoring,
+    trees,
+)
 from kd_jax.data import Split
 from kd_jax.data.images import Pixels
 from kd_jax.data.records import DISTRACTOR, Records, select
@@ -12,7 +23,14 @@ from kd_jax.runs import RunError
 
 OPTIONS = {'protocol': 'market', 'same_camera': 'drop', 'metric': 'cosine'}
 NUMBERS = 'mAP', 'mAP_trapezoid', 'mINP', 'rank-1', 'rank-5', 'rank-10', 'queries'
-OPTIONS |= {'shots': 1, 'shots_of': 'identity', 'frames': 8, 'batch': 256}
+OPTIONS |= {
+    'reranked': None,
+    'expanded': None,
+    'shots': 1,
+    'shots_of': 'identity',
+    'frames': 8,
+    'batch': 256,
+}
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +54,7 @@ def score(restored, dataset):
     def score(devices=4, dataset=dataset, **options):
         mesh = meshes[devices]
         placed = parallel.replicate(variables, mesh)
-        return evaluate.score(embedders[devices], placed, dataset, mesh, **OPTIONS | options)
+        return scoring.score(embedders[devices], placed, dataset, mesh, **OPTIONS | options)
 
     return score
 
@@ -139,7 +157,7 @@ def test_several_shots_are_of_the_true_identity(dataset):
         assert (seen == seen[:, :1]).all()
         return np.eye(600, dtype=np.float32)[seen[:, 1]]
 
-    found = evaluate.score(embedded, {}, dataset, parallel.mesh(), **OPTIONS | {'shots': 3})
+    found = scoring.score(embedded, {}, dataset, parallel.mesh(), **OPTIONS | {'shots': 3})
     assert_found(found, {'mAP': 1, 'mINP': 1, 'rank-1': 1, 'shots': 3})
 
 
@@ -163,7 +181,7 @@ def test_shots_show_no_image_on_both_sides(dataset, protocol):
     options = {'protocol': protocol, 'shots': 3, 'same_camera': 'keep' if pool else 'drop'}
     options['shots_of'] = 'image' if pool else 'identity'
     images = {'apart': 24, 'pool': 168}[CHANCE[protocol]]
-    found = evaluate.score(
+    found = scoring.score(
         lambda variables, images: embedded(variables, np.asarray(images)),
         {},
         shown,
@@ -273,14 +291,48 @@ def test_the_command_line(tmp_path):
         smoke.python(*command, f'--run={tmp_path}/nowhere'),
     )
     name, result = smoke.finished().name, smoke.result(smoke.finished())
-    assert again[:2] == (0, results.table({name: result['student']}) + '\n')
+    table, intervals = again[1].split('\n\n')
+    assert (again[0], table) == (0, results.table({name: result['student']}))
+    assert intervals.startswith('95 % intervals')
 
     config = smoke.config('supervised_carousel')
     by_cosine = evaluate.run(planted, config, 'best')
     config.evaluate.metric = 'euclidean'
-    by_distance = evaluate.run(planted, config, 'best')
-    assert by_cosine != by_distance
-    assert changed[:2] == (0, results.table({'planted': by_distance}) + '\n')
+    by_distance = evaluate.scored_run(planted, config, 'best')
+    assert by_cosine['mAP'] != by_distance[0].summary['mAP']
+    assert changed[:2] == (0, evaluate.text({'planted': by_distance}) + '\n')
 
     message = f'kd_jax: {tmp_path}/nowhere is no run: it has no config.json\n'
     assert none == (1, '', message)
+
+
+def test_a_run_against_another_of_other_images(tmp_path):
+    """By its own images, and all else as the first; both names, intervals, and their difference."""
+    smoke.planted(tmp_path / 'planted')
+    first, second = smoke.finished(), tmp_path / 'planted'
+    config = runs.config_of(first)
+    config.evaluate.metric = 'euclidean'
+    other = evaluate.against(config, second)
+    assert other.evaluate == config.evaluate
+    assert other.data == runs.config_of(second).data
+    assert other.method.name == 'supervised'
+    found = {
+        path.name: evaluate.scored_run(path, one)
+        for path, one in ((first, config), (second, other))
+    }
+    assert [one[0].summary['metric'] for one in found.values()] == ['euclidean'] * 2
+    table, intervals, difference = evaluate.text(found).split('\n\n')
+    for name in found:
+        assert name in table
+        assert name in intervals
+    head, mean, interval, p = difference.splitlines()
+    assert head.startswith(f'{first.name} − planted')
+    apart = 100 * (found[first.name][0].summary['mAP'] - found['planted'][0].summary['mAP'])
+    assert mean.split()[:2] == ['market', f'{apart:+.1f}']
+    assert interval.startswith('  95 % interval')
+    assert 0 < float(p.split()[2]) <= 1
+
+
+def test_both_runs_are_named_apart(tmp_path):
+    paths = [tmp_path / 'a' / 'run', tmp_path / 'b' / 'run', tmp_path / 'other']
+    assert [evaluate._name(path, paths) for path in paths] == [*map(str, paths[:2]), 'other']

@@ -13,9 +13,10 @@ FLOORS = [
     {'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
     {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
     {'embedding', 'embeddings', 'lineage', 'logs', 'ranklist', 'stacked'},
-    {'calibrate', 'evaluate', 'index'},
-    {'assembly', 'own_images'},
-    {'embed', 'loop', 'search'},
+    {'calibrate', 'index', 'scoring'},
+    {'comparison', 'evaluate', 'assembly'},
+    {'loop', 'own_images'},
+    {'embed', 'search'},
     {'train'},
     {'main'},
 ]

@@ -14,6 +14,7 @@ ROW |= {
     'repeated': 0.0,
 }
 ROW |= {'protocol': 'market', 'quoted': 'mAP', 'same_camera': 'drop', 'also': []}
+ROW['refined'] = ''
 
 
 def ranking(*ranks):

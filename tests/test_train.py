@@ -10,14 +10,14 @@ import pytest
 import smoke
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kd_jax import checkpoints, evaluate, loop, methods, runs, train
+from kd_jax import checkpoints, evaluate, loop, methods, runs, scoring, train
 from kd_jax.data.records import DataError
 from kd_jax.runs import RunError
 
 CONFIGS = sorted(path.stem for path in (smoke.ROOT / 'configs').glob('*_carousel.py'))
 SCORES = {'mAP', 'mAP_trapezoid', 'mINP', 'rank-1', 'rank-5', 'rank-10'}
 WORDS = {'protocol': 'market', 'metric': 'cosine', 'same_camera': 'drop'}
-WORDS |= {'quoted': 'mAP', 'also': []}
+WORDS |= {'quoted': 'mAP', 'also': [], 'refined': ''}
 COUNTS = {'valid_queries': 24, 'queries': 24}
 
 
@@ -274,11 +274,11 @@ def test_a_step_that_can_not_be_scored_is_kept(tmp_path, monkeypatch):
         raise DataError('query/1.jpg: truncated')
 
     config = smoke.config('supervised_carousel')
-    score = evaluate.score
-    monkeypatch.setattr(evaluate, 'score', damaged)
+    score = scoring.score
+    monkeypatch.setattr(scoring, 'score', damaged)
     with pytest.raises(DataError, match='truncated'):
         train.run(config, tmp_path)
-    monkeypatch.setattr(evaluate, 'score', score)
+    monkeypatch.setattr(scoring, 'score', score)
     assert steps_of(tmp_path)[-1] == 4  # the first that is scored
     train.run(config, tmp_path)
     assert smoke.result(tmp_path) == smoke.result(smoke.finished('supervised_carousel'))

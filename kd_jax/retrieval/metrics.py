@@ -79,7 +79,7 @@ def _scaled(rows: Num[np.ndarray, 'n d'], exponent: int) -> Float[np.ndarray, 'n
     return np.ldexp(as_floats(rows), -exponent)
 
 
-def as_floats(rows: Num[np.ndarray, 'n d']) -> Float[np.ndarray, 'n d']:
+def as_floats(rows: Num[np.ndarray, '*n d']) -> Float[np.ndarray, '*n d']:
     """The rows as float32, or float64 where they are that."""
     return rows.astype(np.promote_types(rows.dtype, np.float32), copy=False)
 

@@ -17,7 +17,7 @@ left out where `same_camera` says so, and nothing matches itself.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kd_jax.retrieval import items, ranking, tasks
+from kd_jax.retrieval import items, ranking, refinement, tasks
 from kd_jax.retrieval.items import Items, Test
 from kd_jax.retrieval.pairs import JunkRule
 from kd_jax.retrieval.tasks import Features, Found, Task
@@ -42,6 +42,11 @@ class Protocol(NamedTuple):
     cameras: bool = True
     joined: bool = False
     drawn: bool = False
+
+    @property
+    def refines(self) -> bool:
+        """Whether its distances may be re-ranked: those of every query to one gallery."""
+        return self.rank is tasks.once and ('image', 'nearest') not in self.kinds.values()
 
 
 IMAGES = {'': ('image', 'image')}
@@ -75,24 +80,38 @@ def names(protocol: str) -> list[str]:
 
 
 def check(
-    name: str, test: Test, *, metric: str, same_camera: str, frames: int, images: bool = False
+    name: str,
+    test: Test,
+    *,
+    metric: str,
+    same_camera: str,
+    frames: int,
+    images: bool = False,
+    **refined: Any,
 ) -> None:
     """Raise, before there are features, the ValueError that `run` would raise.
 
     With `images`, also for a protocol that ranks other things than single images.
     """
     ranking.check_metric(metric)
+    if refinement.is_asked(**refined) and not PROTOCOLS[name].refines:
+        fitting = ', '.join(other for other, rule in PROTOCOLS.items() if rule.refines)
+        raise ValueError(
+            f'protocol {name} ranks parts of a pool or of tracklets: neither evaluate.reranked nor '
+            f'evaluate.expanded fits it; they do {fitting}'
+        )
     if images and PROTOCOLS[name].kinds != IMAGES:
         raise ValueError(f'protocol {name} ranks tracklets: evaluate.shots must be 1')
     for task in tasks_of(name, test, frames, same_camera).values():
         tasks.check(task, same_camera)
+        refinement.check(len(task.query.pids) + len(task.gallery.pids), **refined)
 
 
 def run(name: str, test: Test, features: Features, *, frames: int, **options: Any) -> Found:
     """The rankings of one protocol on a test set, by the name of the result.
 
-    `features` embeds items, a tracklet from `frames` images; `options` are `metric`,
-    `same_camera`, `block` and `devices` of `ranking.rank`. ValueError where the data does not fit.
+    `features` embeds items, a tracklet from `frames` images; `options` are those of
+    `refinement.ranked`. Raises ValueError where the data does not fit.
     """
     found: Found = {}
     for result, task in tasks_of(name, test, frames, options['same_camera']).items():

@@ -1,4 +1,4 @@
-"""Exact ranking of a gallery for every query, a block at a time, and the scores made of it.
+"""Exact ranking of a gallery for every query, a block at a time.
 
 No gallery is sorted: the place of a match is the number of gallery items nearer than it. Images of
 the query's identity by its own camera are placed like matches, and each match then moves up by
@@ -6,61 +6,20 @@ those before it: the counting needs no masks.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Bool, Float, Int, Int32, Num
+from jaxtyping import Float, Int, Int32, Num
 
-from kd_jax.retrieval import counting, pairs, tiles
+from kd_jax.retrieval import counting, pairs, scores, tiles
 from kd_jax.retrieval.metrics import METRICS, as_floats, slices
 from kd_jax.retrieval.pairs import ArrayLike, JunkRule, Pairs
+from kd_jax.retrieval.scores import Ranking
 from kd_jax.retrieval.tiles import Part
 
 BLOCK_BYTES = 2**27  # of distances that are held at a time
-
-
-class Ranking(NamedTuple):
-    """What a ranking is worth, one value per query; NaN where a query has no valid match.
-
-    `first_rank` counts from 1, and is 0 where not `valid`. `average_precision` is the mean of the
-    precisions at each match; `average_precision_trapezoid` takes there the mean of the precisions
-    before and at the match (Market-1501, MARS) and is never more: for one match at rank 2 they
-    are 0.5 and 0.25. `inverse_negative_penalty` is matches / rank of the last match. The means
-    and the curve are over the valid queries.
-    """
-
-    first_rank: Int[np.ndarray, 'q']
-    average_precision: Float[np.ndarray, 'q']
-    average_precision_trapezoid: Float[np.ndarray, 'q']
-    inverse_negative_penalty: Float[np.ndarray, 'q']
-    valid: Bool[np.ndarray, 'q']
-    gallery_size: int
-
-    @property
-    def mAP(self) -> float:
-        return float(self.average_precision[self.valid].mean())
-
-    @property
-    def mAP_trapezoid(self) -> float:
-        return float(self.average_precision_trapezoid[self.valid].mean())
-
-    @property
-    def mINP(self) -> float:
-        return float(self.inverse_negative_penalty[self.valid].mean())
-
-    @property
-    def cmc(self) -> Float[np.ndarray, 'g']:
-        """Share of queries with a match among the first 1, 2, ..., g gallery items."""
-        found = np.bincount(self.first_rank[self.valid], minlength=self.gallery_size + 1)
-        return np.cumsum(found)[1 : self.gallery_size + 1] / self.valid.sum()
-
-    def rank(self, k: int) -> float:
-        """Share of queries with a match among the first `k` gallery items."""
-        if k < 1:
-            raise ValueError(f'rank-k starts at k=1, not {k}')
-        return float(np.mean(self.first_rank[self.valid] <= k))
 
 
 def rank(
@@ -92,9 +51,7 @@ def rank(
     they would take more than 128 MiB.
     """
     check_metric(metric)
-    query, gallery = _finite(query, 'query'), _finite(gallery, 'gallery')
-    if query.shape[1] != gallery.shape[1]:
-        raise ValueError(f'query has {query.shape[1]} features, gallery {gallery.shape[1]}')
+    query, gallery = check_features(query, gallery)
     labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
     count = len(gallery) if groups is None else int(groups.max()) + 1
     found = pairs.find((len(query), count), labels, same_camera, junk)
@@ -104,7 +61,7 @@ def rank(
     parts_of = lambda rows: tiled.distances(fitted.query(query[rows]))  # noqa: E731
     block = min(block, max(BLOCK_BYTES // (4 * len(taking_part[0])), 2))
     places = _place(parts_of, found, len(query), block)
-    return _score(found, places, len(query), count)
+    return scores.score(found, places, len(query), count)
 
 
 def rank_rows(
@@ -130,7 +87,7 @@ def rank_rows(
             yield Part(part, first, part.shape[1])
 
     block = min(block, max(BLOCK_BYTES // (32 * shape[1]), 2))
-    return _score(found, _place(parts_of, found, shape[0], block), *shape)
+    return scores.score(found, _place(parts_of, found, shape[0], block), *shape)
 
 
 def rank_distances(
@@ -167,6 +124,14 @@ def check_metric(metric: str) -> None:
     """Raises ValueError for an unknown metric."""
     if metric not in METRICS:
         raise ValueError(f'metric is one of {", ".join(METRICS)}, not {metric!r}')
+
+
+def check_features(query: Num[ArrayLike, 'q d'], gallery: Num[ArrayLike, 'g _']):
+    """Both as numpy arrays; ValueError for NaN, Inf, none at all, or different numbers."""
+    query, gallery = _finite(query, 'query'), _finite(gallery, 'gallery')
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(f'query has {query.shape[1]} features, gallery {gallery.shape[1]}')
+    return query, gallery
 
 
 def _taking_part(groups, kept) -> tuple[np.ndarray, np.ndarray | None]:
@@ -222,28 +187,3 @@ def _summed(parts: Iterable[Int32[np.ndarray, 'p']]) -> Int32[np.ndarray, 'p']:
     if jax.process_count() == 1:
         return total
     return multihost_utils.process_allgather(total).sum(axis=0)
-
-
-def _score(found: Pairs, places: Int32[np.ndarray, 'p'], queries: int, gallery: int) -> Ranking:
-    rows, junk = found.rows, found.junk
-    order = np.lexsort((places, rows))
-    rows, junk = rows[order], junk[order]
-    ranks = (places[order] + 1 - _running_count(junk, rows))[~junk]
-    rows = rows[~junk]
-    hits = _running_count(np.ones_like(rows), rows)
-    matches = np.bincount(rows, minlength=queries)
-    of_query = matches[rows]
-    precision = hits / ranks
-    before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1)
-    shares = precision / of_query, (precision + before) / 2 / of_query
-    parts = (ranks * (hits == 1), *shares, precision * (hits == of_query))
-    first_rank, *scores = (np.bincount(rows, part, queries) for part in parts)
-    valid = matches > 0
-    scores = (np.where(valid, score, np.nan) for score in scores)
-    return Ranking(first_rank.astype(int), *scores, valid, gallery)
-
-
-def _running_count(flags, rows: Int[np.ndarray, 'p']) -> Int[np.ndarray, 'p']:
-    """How many flags are set up to each pair, within its own query."""
-    totals = np.bincount(rows, flags).astype(int)
-    return np.cumsum(flags) - (np.cumsum(totals) - totals)[rows]

@@ -127,7 +127,8 @@ def _weighed(among, near, rows, mine, half, kind) -> sparse.csr_array:
     row, column = np.divmod(np.unique(row * among.size + column), among.size)
     squared = _pairs(among, rows[row], column)
     distance = _relative(squared[:, None], near.farthest[rows[row]], kind)[:, 0]
-    nearest = np.minimum.reduceat(distance, np.searchsorted(row, np.arange(len(rows))))
+    nearest = np.full(len(rows), np.inf, np.float32)  # of a row without neighbours
+    np.minimum.at(nearest, row, distance)
     weights = np.exp(nearest[row] - distance)
     weights /= np.bincount(row, weights, len(rows)).astype(np.float32)[row]
     return sparse.csr_array((_rounded(weights, kind.half), (row, column)), (len(rows), among.size))

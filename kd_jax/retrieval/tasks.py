@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from kd_jax.retrieval import draws, pairs, ranking
+from kd_jax.retrieval import draws, pairs, ranking, refinement
 from kd_jax.retrieval.items import Items
 from kd_jax.retrieval.pairs import JunkRule
-from kd_jax.retrieval.ranking import Ranking
+from kd_jax.retrieval.scores import Ranking
 
 DRAWS = 10
 NEAR = 3  # frames of one clip that are as near as this are one sight to ATRW
@@ -77,9 +77,10 @@ def _counts(task: Task) -> tuple[int, int]:
 
 
 def once(task: Task, features: Features, **options: Any) -> Found:
-    """One ranking of the whole gallery; `options` are those of `ranking.rank`."""
-    vectors, groups = (features(task.query), features(task.gallery)), task.gallery.groups
-    return {'': [ranking.rank(*vectors, *labels(task), junk=task.junk, groups=groups, **options)]}
+    """One ranking of the whole gallery; `options` are those of `refinement.ranked`."""
+    sides = features(task.query), features(task.gallery), *labels(task)
+    rule = {'junk': task.junk, 'groups': task.gallery.groups}
+    return {'': [refinement.ranked(*sides, **rule, **options)]}
 
 
 def drawn_gallery(task: Task, features: Features, **options: Any) -> Found:
@@ -90,7 +91,7 @@ def drawn_gallery(task: Task, features: Features, **options: Any) -> Found:
         gallery = draws.one_of_each(task.query.pids, draw)
         query = np.setdiff1d(np.arange(len(task.query.pids)), gallery)
         sides = [column[rows] for column in columns for rows in (query, gallery)]
-        rankings.append(ranking.rank(*sides, **options))
+        rankings.append(refinement.ranked(*sides, **options))
     return {'': rankings}
 
 
