@@ -87,6 +87,8 @@ def test_refusals():
             thresholds.thresholds(images, [rate], metric='cosine')
     with pytest.raises(ValueError, match=r'less than one of the [\d,]+ pairs .* ask for 0\.0\d+'):
         thresholds.thresholds(images, [1e-6], metric='cosine')
+    for different in range(1, 3000):
+        assert thresholds._allowed(float(f'{1.06 / different:.2g}'), different) >= 1
     one = images._replace(identities=np.ones_like(images.identities))
     with pytest.raises(ValueError, match='no two images are of different identities'):
         thresholds.thresholds(one, [0.1], metric='cosine')

@@ -85,10 +85,10 @@ def _allowed(rate: float, different: int) -> int:
     if not different:
         raise ValueError('no two images are of different identities: none can match falsely')
     most = int(Fraction(repr(float(rate))) * different)  # 0.29 of 100 are 29, as floats 28
-    if not most:
+    if not most:  # 1.06, as a rate rounded down would be refused again
         raise ValueError(
             f'a false-match rate of {rate:g} is less than one of the {different:,} pairs of '
-            f'different identities: ask for {1 / different:.2g} or more, or give more images'
+            f'different identities: ask for {1.06 / different:.2g} or more, or give more images'
         )
     return most
 
