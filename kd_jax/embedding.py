@@ -1,7 +1,7 @@
 """The embeddings of images and of sets of them, a batch at a time over the mesh."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -97,15 +97,28 @@ def embed_rows(
     batch: int,
     mesh: Mesh,
 ) -> Float[np.ndarray, 'q d']:
-    """The embeddings of sets of rows, a batch at a time, the last one padded."""
+    """The embeddings of sets of rows, a batch at a time."""
+    vectors, done, told = [], 0, time.perf_counter()
+    for part in batches(embedded, read, rows, batch, mesh):
+        vectors.append(part)
+        done += len(part)
+        if time.perf_counter() - told > PROGRESS_SECONDS:
+            told = time.perf_counter()
+            logging.info('embedded %d of %d', done, len(rows))
+    return np.concatenate(vectors)
+
+
+def batches(
+    embedded: Callable,
+    read: Callable,
+    rows: Int[np.ndarray, 'q shots'],
+    batch: int,
+    mesh: Mesh,
+) -> Iterator[Float[np.ndarray, 'b d']]:
+    """The embeddings of sets of rows batch by batch, the last one padded while it is embedded."""
     batch = max(1, batch // mesh.size) * mesh.size
-    vectors, told = [], time.perf_counter()
     for first in range(0, len(rows), batch):
         part = rows[first : first + batch]
         padded = np.concatenate([part, np.repeat(part[:1], batch - len(part), axis=0)])
         images = parallel.shard(pipeline.images_of(read, padded), mesh)
-        vectors.append(np.asarray(embedded(images))[: len(part)])
-        if time.perf_counter() - told > PROGRESS_SECONDS:
-            told = time.perf_counter()
-            logging.info('embedded %d of %d', first + len(part), len(rows))
-    return np.concatenate(vectors)
+        yield np.asarray(embedded(images))[: len(part)]

@@ -12,10 +12,11 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
     {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
-    {'embedding', 'lineage', 'logs', 'stacked'},
-    {'scoring'},
+    {'embedding', 'embeddings', 'lineage', 'logs', 'ranklist', 'stacked'},
+    {'calibrate', 'index', 'scoring'},
     {'comparison', 'evaluate', 'assembly'},
-    {'loop'},
+    {'loop', 'own_images'},
+    {'embed', 'search'},
     {'train'},
     {'main'},
 ]

@@ -12,17 +12,10 @@ of their text. Identity -1 is junk and left out. A tracklet needs a name of its 
 identity and camera.
 """
 
-import difflib
 import posixpath
-import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.csv
-import pyarrow.parquet
 
 from kd_jax.data.layout import (
     check_identities,
@@ -33,13 +26,11 @@ from kd_jax.data.layout import (
     tracklets,
 )
 from kd_jax.data.records import JUNK, DataError, Records, Source, from_rows, select
+from kd_jax.data.table import WHOLE, existing, load, refuse
 
 SPLITS = 'train', 'query', 'gallery'
 NEEDED = 'path', 'split', 'identity'
 COLUMNS = (*NEEDED, 'camera', 'tracklet', 'frame')
-WHOLE = re.compile(r'-?\d{1,18}', re.ASCII)  # as many digits as 64 bits hold
-ROUND = re.compile(r'(-?\d+)\.0+', re.ASCII)  # a whole number in a column that once lacked some
-LIKENESS = 0.75  # from which on a name is taken for a misspelt column
 
 Row = tuple[str, int, int, int, int]  # path, identity, camera, tracklet, frame
 
@@ -52,8 +43,10 @@ def read(*, root: str) -> Source:
     twice, an identity on both sides of the split, an image of unknown camera that is in query and
     gallery.
     """
-    file = _existing(root)
-    table = _table(file)
+    if not root:
+        raise DataError('no table given for own images: add --config.data.root=FILE.csv')
+    file = existing(root, NEEDED)
+    table = load(file, COLUMNS, NEEDED)
     _check_values(file, table)
     columns = [
         _numbered(file, table, column, first)
@@ -69,105 +62,15 @@ def read(*, root: str) -> Source:
     return Source(*splits, opener(file.parent), file.parent, tracklets=known)
 
 
-def _existing(root: str) -> Path:
-    """The table a user named; raises DataError if none was, or there is none."""
-    if not root:
-        raise DataError('no table given for own images: add --config.data.root=FILE.csv')
-    file = Path(root).expanduser()
-    if file.suffix.lower() not in ('.csv', '.parquet') or not file.is_file():
-        raise DataError(
-            f'{file}: no such file, or none in .csv or .parquet; expected a table with the columns '
-            f'{", ".join(NEEDED)}'
-        )
-    return file
-
-
-def _table(file: Path) -> dict[str, list[str]]:
-    """The columns of a table as text without blanks at its ends; '' where there is nothing."""
-    names, read_columns = _open(file)
-    known = {name.strip(): name for name in names if name.strip() in COLUMNS}
-    _check_names(file, [name.strip() for name in names])
-    columns = _guarded(file, lambda: read_columns(list(known.values())))
-    if not columns.num_rows:
-        raise DataError(f'{file}: no rows; expected one for each image')
-    table = {column: [''] * columns.num_rows for column in COLUMNS}
-    for column, name in known.items():
-        table[column] = [_text(value) for value in columns.column(name).to_pylist()]
-    return table
-
-
-def _open(file: Path) -> tuple[list[str], Callable[[list[str]], pyarrow.Table]]:
-    """The names of a table's columns, and a function that reads those it is given."""
-    if file.suffix.lower() == '.parquet':
-        # As one file: read_table would take columns from folders called like `camera=1` as well.
-        parquet = _guarded(file, lambda: pyarrow.parquet.ParquetFile(file))
-        return parquet.schema_arrow.names, parquet.read
-    names = _guarded(file, lambda: _heading(file))
-
-    def read_columns(wanted: list[str]) -> pyarrow.Table:
-        # Else the path 007 would lose its zeros, and an identity 1e5 be a number.
-        text = dict.fromkeys(wanted, pyarrow.string())
-        options = pyarrow.csv.ConvertOptions(column_types=text, include_columns=wanted)
-        return pyarrow.csv.read_csv(file, convert_options=options)
-
-    return names, read_columns
-
-
-def _heading(file: Path) -> list[str]:
-    with pyarrow.csv.open_csv(file) as reader:
-        return reader.schema.names
-
-
-def _guarded(file: Path, action: Callable[[], Any]) -> Any:
-    """What an action on a file returns; raises DataError for whatever pyarrow says of the file."""
-    try:
-        return action()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(
-            f'{file}: cannot be read ({error}); expected a table with {", ".join(NEEDED)}'
-        ) from error
-
-
-def _text(value: Any) -> str:
-    """A value of any type as text; nothing, and a float that is no number, is ''."""
-    if value is None or value != value:
-        return ''
-    text = str(value).strip()
-    whole = ROUND.fullmatch(text)
-    return whole[1] if whole else text
-
-
-def _check_names(file: Path, names: list[str]) -> None:
-    """Raises DataError for a column that is missing, there twice or perhaps misspelt."""
-    twice = [column for column in COLUMNS if names.count(column) > 1]
-    if twice:
-        raise DataError(f'{file}: more than one column {", ".join(twice)}; keep one of each')
-    absent = [column for column in COLUMNS if column not in names]
-    for name in names:
-        likely = difflib.get_close_matches(name.lower(), absent, 1, LIKENESS)
-        if name not in COLUMNS and likely:
-            raise DataError(f'{file}: column {name!r}: if it is {likely[0]!r}, call it that')
-    if not set(NEEDED) <= set(names):
-        lacking = ', '.join(column for column in NEEDED if column not in names)
-        raise DataError(f'{file}: no column {lacking}; its columns are {", ".join(names)}')
-
-
 def _check_values(file: Path, table: dict[str, list[str]]) -> None:
     """Raises DataError for values that are needed and empty, and for those that cannot be."""
     for column in NEEDED:
-        _refuse(file, [not value for value in table[column]], f'no {column}; every image has one')
+        refuse(file, [not value for value in table[column]], f'no {column}; every image has one')
     other = [split not in SPLITS for split in table['split']]
-    _refuse(file, other, f'a split that is none of {", ".join(SPLITS)}')
-    _refuse(file, ['#' in path for path in table['path']], 'a path with #; rename the file')
+    refuse(file, other, f'a split that is none of {", ".join(SPLITS)}')
+    refuse(file, ['#' in path for path in table['path']], 'a path with #; rename the file')
     strange = [bool(text) and not WHOLE.fullmatch(text) for text in table['frame']]
-    _refuse(file, strange, 'a frame that is no whole number')
-
-
-def _refuse(file: Path, wrong: Iterable[bool], what: str) -> None:
-    """Raises DataError naming the rows that are wrong."""
-    rows = [row for row, is_wrong in enumerate(wrong, 1) if is_wrong]
-    if rows:
-        raise DataError(f'{file}: {what}: rows {some(rows)}, from 1 below the heading')
+    refuse(file, strange, 'a frame that is no whole number')
 
 
 def _numbered(file: Path, table: dict, column: str, first: int) -> list[int]:
@@ -188,7 +91,7 @@ def _numbered(file: Path, table: dict, column: str, first: int) -> list[int]:
 def _whole(file: Path, column: str, texts: list[str]) -> list[int]:
     """The numbers; raises DataError for those below -1 or, frames apart, spelt in two ways."""
     numbers = [int(text) for text in texts]
-    _refuse(file, [number < -1 for number in numbers], f'{column} below -1, which is for none')
+    refuse(file, [number < -1 for number in numbers], f'{column} below -1, which is for none')
     spelt: dict[int, list[str]] = {}
     for text in sorted(set(texts)):
         spelt.setdefault(int(text), []).append(text)

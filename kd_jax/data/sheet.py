@@ -1,5 +1,6 @@
 """A sheet of training images as PNG: sets of shots as training draws them, and sets of views."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,9 +100,10 @@ def drawn(train: Records, identities: int, images: int, views: str, seed: int) -
 def compose(source: Source, title: str, panels: list[Panel]) -> Sheet:
     """All images and words of a sheet."""
     rows = sorted({row for panel in panels for row in panel.rows[:, :ACROSS].ravel().tolist()})
-    sizes = {row: size_of(source, row) for row in rows}
+    paths = {row: str(source.train.paths[row]) for row in rows}
+    sizes = {row: size_of(source.open, path) for row, path in paths.items()}
     place = place_for(list(filter(None, sizes.values())))
-    pictures = {row: picture(source, row, size, place) for row, size in sizes.items()}
+    pictures = {row: picture(source.open, paths[row], sizes[row], place) for row in rows}
     extent = max(place.extent(panel.rows.shape[1]) for panel in panels)
     texts = [Text(MARGIN, MARGIN + 14, title, 11, INK, 'bold')]
     texts.append(Text(MARGIN + extent, MARGIN + 14, LEGEND, align='right'))
@@ -158,10 +160,10 @@ def caption(train: Records, row: int, pixels: np.ndarray | None, x: float, y: in
     return Text(x, y, ' '.join(words), align='center')
 
 
-def size_of(source: Source, row: int) -> tuple[int, int] | None:
+def size_of(open: Callable, path: str) -> tuple[int, int] | None:
     """Height and width of an image, None if it cannot be opened."""
     try:
-        with source.open(str(source.train.paths[row])) as image:
+        with open(path) as image:
             return image.height, image.width
     except (*DAMAGE, DataError):
         return None
@@ -176,7 +178,7 @@ def place_for(sizes: list[tuple[int, int]]) -> Place:
 
 
 def picture(
-    source: Source, row: int, size: tuple[int, int] | None, place: Place
+    open: Callable, path: str, size: tuple[int, int] | None, place: Place
 ) -> UInt8[np.ndarray, 'h w 3'] | None:
     """An image as large as its place and its own shape allow, None if it cannot be read."""
     if size is None:
@@ -184,7 +186,7 @@ def picture(
     scale = min(place.height / size[0], place.width / size[1])
     height, width = (max(1, round(scale * side)) for side in size)
     try:
-        with source.open(str(source.train.paths[row])) as image:
+        with open(path) as image:
             return decode(image, height=height, width=width, channels=3, resize='bilinear')
     except (*DAMAGE, DataError):
         return None

@@ -94,7 +94,7 @@ def _nearest(among: Space, block: Num[np.ndarray, 'b d'], count: int) -> Neighbo
     features, queries = among.metric.query(block), len(among.sides[0])
     parts = [(part, 0) for part in among.tiled[0].distances(features)]
     parts += [(part, queries) for part in among.tiled[1].distances(features)]
-    found = [_of_part(part, min(count, part.count)) for part, _ in parts]
+    found = [least_of(part, min(count, part.count)) for part, _ in parts]
     values = np.concatenate([one for one, _, _ in found], axis=1)
     index = [places + part.first + shift for (_, places, _), (part, shift) in zip(found, parts)]
     order = np.argsort(values, axis=1, kind='stable')[:, :count]
@@ -105,7 +105,7 @@ def _nearest(among: Space, block: Num[np.ndarray, 'b d'], count: int) -> Neighbo
     return Neighbours(index, squared[:, :-1], squared[:, -1])
 
 
-def _of_part(part: Part, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def least_of(part: Part, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The least distances of each row and their places, in order, and the greatest one."""
     if not isinstance(part.distances, np.ndarray):
         return tuple(map(np.asarray, _on_device(part.distances, part.count, count)))
