@@ -12,6 +12,8 @@ argsort   a sort of the gallery for every query in numpy, as evaluators in Pytho
 torchreid its compiled evaluator, where that is importable, on the whole matrix of distances
 rerank    with --rerank, `retrieval.rerank` and a ranking by it; and torchreid's function, likewise
 
+What is compiled for these shapes is compiled anew, and counts.
+
 The columns: CPU seconds of all cores, those apart from products and from placing the features,
 seconds, and the peak of memory beyond the features and the device's copy of them. Agreement is the
 largest difference of an average precision to a sort in float64, over 50 queries. Harder features
@@ -94,21 +96,22 @@ def reranked(data: TestSet, clock: Clock, variant: str):
     return ranking.rank_rows(of_rows, shape, *data.labels, same_camera='drop')
 
 
-def torchreid(data: TestSet, clock: Clock) -> None:
-    """torchreid's compiled evaluator."""
+def torchreid(data: TestSet, clock: Clock) -> float:
+    """torchreid's compiled evaluator, and its mAP."""
     from torchreid.metrics import evaluate_rank
 
     distances = clock.timed(lambda: 1 - data.query @ data.gallery.T)()
-    evaluate_rank(distances, *data.labels, use_cython=True)
+    return float(evaluate_rank(distances, *data.labels, use_cython=True)[1])
 
 
-def torchreid_reranked(data: TestSet, clock: Clock) -> None:
-    """torchreid's re-ranking."""
+def torchreid_reranked(data: TestSet, clock: Clock) -> float:
+    """torchreid's re-ranking, and the mAP by it."""
     from torchreid.utils import re_ranking
 
     sides = (data.query, data.gallery), (data.query, data.query), (data.gallery, data.gallery)
     products = [clock.timed(lambda a=a, b=b: 1 - a @ b.T)() for a, b in sides]
-    re_ranking(*products)
+    found = re_ranking(*products)
+    return ranking.rank_distances(found, *data.labels, same_camera='drop').mAP
 
 
 def measured(contender: Callable, size: str, width: int, noise: float, options: dict) -> Found:
@@ -116,7 +119,7 @@ def measured(contender: Callable, size: str, width: int, noise: float, options: 
     data, clock = planted(SIZES[size], width, noise), Clock()
     tiles.tiled = clock.timed(tiles.tiled)
     tiles.Tiled.distances = clock.timed(tiles.Tiled.distances)
-    contender(planted(SIZES['smoke'], 16, 1.0), Clock(), **options)  # compiles, imports
+    contender(planted(SIZES['smoke'], 16, 1.0), Clock(), **options)  # imports
     clock.cpu, before = 0.0, resident('VmRSS')
     Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
     begun, cpu = time.perf_counter(), time.process_time()
@@ -127,7 +130,8 @@ def measured(contender: Callable, size: str, width: int, noise: float, options: 
         peak -= data.gallery.nbytes + (data.query.nbytes if contender is reranked else 0)
     scale = len(data.query) / PART if contender is argsort else 1.0
     times = (scale * value for value in (cpu, cpu - clock.cpu, seconds))
-    agreement = (found.mAP, difference(found, data)) if contender is ours else ()
+    agreement = (getattr(found, 'mAP', found),) if found is not None else ()
+    agreement += (difference(found, data),) if contender is ours else ()
     return Found(*times, peak / 2**30, *agreement)
 
 

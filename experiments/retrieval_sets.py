@@ -40,7 +40,7 @@ def planted(size: Size, width: int, noise: float, seed: int = 0) -> TestSet:
 
     An image's noise is log-normal around `noise` times the length of its identity's vector. How
     many images an identity has varies as well; every one is in the gallery, and distractors are
-    identities of one image each.
+    identities of one image each. Vectors have length 1.
     """
     rng = np.random.default_rng(seed)
     shares = rng.gamma(2.0, size=size.identities)
@@ -67,4 +67,5 @@ def _vectors(ids, width: int, noise: float, rng) -> Float[np.ndarray, 'n d']:
         centres = [np.random.default_rng(one).standard_normal(width, np.float32) for one in own]
         for row, place in enumerate(places):
             part[row] += centres[place]
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
     return found

@@ -3,13 +3,11 @@
 import jax
 import numpy as np
 
+from kd_jax.data.listing import DISTRACTOR, JUNK, UNKNOWN
 from kd_jax.data.records import DataError
 from kd_jax.embeddings import Embeddings
-from kd_jax.retrieval import thresholds
-from kd_jax.retrieval.pairs import UNKNOWN
+from kd_jax.retrieval import pairs, thresholds
 from kd_jax.retrieval.thresholds import Labelled, Threshold
-
-DISTRACTOR, NOBODY = '0', ('', '-1')  # identities that are none
 
 
 def calibrated(gallery: Embeddings, rates: list[str], metric: str) -> list[Threshold]:
@@ -21,7 +19,7 @@ def calibrated(gallery: Embeddings, rates: list[str], metric: str) -> list[Thres
     identities, cameras = (
         np.array(gallery.images.column(name).to_pylist(), str) for name in ('identity', 'camera')
     )
-    known = ~np.isin(identities, NOBODY)
+    known = ~np.isin(identities, ('', JUNK))
     if not known.any():
         raise DataError(
             f'{gallery.file} has no identities: embed a table with a column identity, or give '
@@ -29,7 +27,7 @@ def calibrated(gallery: Embeddings, rates: list[str], metric: str) -> list[Thres
         )
     numbers = np.unique(identities[known], return_inverse=True)[1]
     places = np.unique(cameras[known], return_inverse=True)[1]
-    places[cameras[known] == ''] = UNKNOWN
+    places[np.isin(cameras[known], ('', UNKNOWN))] = pairs.UNKNOWN
     vectors, nobody = gallery.vectors()[known], identities[known] == DISTRACTOR
     images = Labelled(vectors, numbers, places, nobody)
     return thresholds.thresholds(images, shares, metric=metric, devices=jax.local_devices())

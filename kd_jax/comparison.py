@@ -40,7 +40,9 @@ def differences(found: dict[str, list[Scored]]) -> str:
         if protocol != also or len(one) != len(other):
             raise RunError(f'{first} and {second} were not asked the same queries')
         rows.append(('', protocol, confidence.paired(one, other)))
-    lines = [_head(f'{first} − {second}', rows)]
+    if not rows:
+        return 'no protocol of one ranking: draws, and means of parts, can not be paired'
+    lines = [f'{first} − {second}', _head('', rows)]
     for _, protocol, apart in rows:
         lines.append(_line('', protocol, [f'{100 * mean:+.1f}' for mean in apart.mean], rows))
         cells = [f'{100 * a:+.1f} – {100 * b:+.1f}' for a, b in zip(apart.low, apart.high)]

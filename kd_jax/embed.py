@@ -1,7 +1,8 @@
 """Embed own images by a run: python -m kd_jax.embed --run=DIR --images=FOLDER|CSV --out=FILE.
 
-Killed at any time it goes on when it is started again, and ends with the same file. Until then
-what is done lies beside it, in FILE.parts.
+Killed at any time it goes on when it is started again, and ends with the same file, but for the
+rounding of another --batch or number of devices. Until then what is done lies beside it, in
+FILE.parts.
 """
 
 import json
@@ -158,7 +159,7 @@ def main() -> None:
         None,
         'A folder, of which all images are embedded, also those in folders below it; or a CSV or '
         'Parquet file with a column path, relative to the folder it is in, and if known identity '
-        'and camera.',
+        'and camera. Identity 0 are distractors, all of them different, and -1 junk.',
         required=True,
     )
     flag('out', None, 'The file to write: .parquet, or .npz.', required=True)

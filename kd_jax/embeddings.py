@@ -176,6 +176,8 @@ def _npz(file: Path) -> tuple[Embeddings, int]:
     with file.open('rb') as raw, np.load(raw) as arrays:  # which does not close one it refuses
         facts = json.loads(str(arrays[FACTS]))
         images, vectors = labels(*(arrays[name] for name in LABELS)), arrays[VECTORS]
+    if vectors.ndim != 2 or len(vectors) != len(images):
+        raise ValueError(f'embeddings of shape {vectors.shape} for {len(images)} paths')
 
     def blocks(rows: int) -> Iterator[np.ndarray]:
         return (vectors[first : first + rows] for first in range(0, len(vectors), rows))

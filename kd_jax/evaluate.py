@@ -95,6 +95,8 @@ def main() -> None:
         configs = {Path(flags.FLAGS.run): config}
         if flags.FLAGS.against:
             other = Path(flags.FLAGS.against)
+            if other.resolve() == Path(flags.FLAGS.run).resolve():
+                raise RunError(f'--against={other} is the run itself: give another')
             configs[other] = against(config, other)
         found = {path: scored_run(path, one, which) for path, one in configs.items()}
         print(text({_name(path, found): one for path, one in found.items()}))

@@ -9,10 +9,10 @@ from jaxtyping import UInt8
 from PIL import ImageColor
 
 from kd_jax.data import sheet
+from kd_jax.data.listing import DISTRACTOR, JUNK, UNKNOWN
 from kd_jax.data.sheet import FAINT, GAP, INK, LETTER, MARGIN, SET_GAP, Place, Sheet, Text
 
-NOBODY = '', '0', '-1'  # unknown, a distractor, junk
-JUNK = '-1'
+NOBODY = '', DISTRACTOR, JUNK
 # Frames by verdict, and what they say.
 FRAMES = {
     'true': ('#2a9d3f', 'its identity'),
@@ -52,7 +52,7 @@ def verdict(query: tuple[str, str], item: tuple[str, str]) -> str:
     """
     if query[0] in NOBODY or not item[0]:
         return ''
-    if item[0] == JUNK or (query == item and query[1]):
+    if item[0] == JUNK or (query == item and query[1] not in ('', UNKNOWN)):
         return 'junk'
     return 'true' if query[0] == item[0] else 'false'
 

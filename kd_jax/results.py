@@ -83,7 +83,7 @@ def _notes(found: list[dict]) -> list[str]:
         notes.append(
             f'  of identities with few images some shots come twice: {share:.1f} % of sets'
         )
-    refined = sorted({(one['protocol'], one['refined']) for one in found if one['refined']})
+    refined = sorted({(one['protocol'], one['refined']) for one in found if one.get('refined')})
     notes += [f'{protocol}: {how}' for protocol, how in refined]
     kept = sorted({one['protocol'] for one in found if _keeps(one)})
     if kept:

@@ -44,8 +44,8 @@ def scored(
     shots_of: str,
     frames: int,
     batch: int,
-    reranked: Any,
-    expanded: Any,
+    reranked: Any = None,
+    expanded: Any = None,
     block: int = 1024,
     seed: int = 0,
 ) -> list[Scored]:
@@ -105,8 +105,8 @@ def check(
     shots: int,
     shots_of: str,
     frames: int,
-    reranked: Any,
-    expanded: Any,
+    reranked: Any = None,
+    expanded: Any = None,
     **rest: Any,
 ) -> None:
     """Raise, before training, what `scored` would raise after it.

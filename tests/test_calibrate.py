@@ -24,6 +24,11 @@ def test_pairs_that_count(tmp_path):
     assert (found.different, found.same, found.false_matches) == (27, 5, 5)
 
 
+def test_unknown_cameras_are_never_the_same(tmp_path):
+    (found,) = calibrate.calibrated(file_of(tmp_path, cameras=['-1'] * 12), ['0.2'], 'cosine')
+    assert found.same == 6
+
+
 def test_the_table(tmp_path):
     found = calibrate.calibrated(file_of(tmp_path), ['0.2', '0.5'], 'euclidean')
     lines = calibrate.table(found, 'euclidean').splitlines()

@@ -87,8 +87,8 @@ def test_tables_of_two_runs():
     assert head.split()[-4:] == ['mAP', 'rank-1', 'rank-5', 'rank-10']
     assert first.startswith('a ')
     assert ' '.join(second.split()[2:]) == '37.5 – 50.0 0.0 – 0.0 100.0 – 100.0 100.0 – 100.0'
-    head, means, interval, p = comparison.differences(found).splitlines()
-    assert head.startswith('a − b')
+    head, _, means, interval, p = comparison.differences(found).splitlines()
+    assert head == 'a − b'
     assert means.split() == ['market', '+41.7', '+75.0', '+0.0', '+0.0']
     assert interval.split()[-3:] == ['+0.0', '–', '+0.0']
     assert p.split()[-1] == '1.0000'
@@ -96,6 +96,7 @@ def test_tables_of_two_runs():
 
 def test_draws_and_means_of_parts_have_no_intervals():
     drawn = Scored(ROW, [ranking(1, 2), ranking(2, 2)])
+    assert 'can not be paired' in comparison.differences({'a': [drawn], 'b': [drawn]})
     assert comparison.intervals({'a': [drawn]}) == ''
     assert 'i2v' in comparison.intervals({'a': [drawn, scored(1, 2, protocol='i2v')]})
 

@@ -285,10 +285,11 @@ def test_the_command_line(tmp_path):
     smoke.planted(planted)
     command = '-m', 'kd_jax.evaluate'
     other = ('--config.evaluate.metric=euclidean', '--checkpoint=best')
-    again, changed, none = smoke.ended(
+    again, changed, none, itself = smoke.ended(
         smoke.python(*command, f'--run={smoke.finished()}'),
         smoke.python(*command, '--run', planted, *other),
         smoke.python(*command, f'--run={tmp_path}/nowhere'),
+        smoke.python(*command, f'--run={planted}', f'--against={planted}/'),
     )
     name, result = smoke.finished().name, smoke.result(smoke.finished())
     table, intervals = again[1].split('\n\n')
@@ -304,6 +305,8 @@ def test_the_command_line(tmp_path):
 
     message = f'kd_jax: {tmp_path}/nowhere is no run: it has no config.json\n'
     assert none == (1, '', message)
+    assert itself[0] == 1
+    assert 'is the run itself: give another' in itself[2]
 
 
 def test_a_run_against_another_of_other_images(tmp_path):
@@ -325,8 +328,8 @@ def test_a_run_against_another_of_other_images(tmp_path):
     for name in found:
         assert name in table
         assert name in intervals
-    head, mean, interval, p = difference.splitlines()
-    assert head.startswith(f'{first.name} − planted')
+    head, _, mean, interval, p = difference.splitlines()
+    assert head == f'{first.name} − planted'
     apart = 100 * (found[first.name][0].summary['mAP'] - found['planted'][0].summary['mAP'])
     assert mean.split()[:2] == ['market', f'{apart:+.1f}']
     assert interval.startswith('  95 % interval')

@@ -60,6 +60,9 @@ def test_a_table_keeps_its_order(tmp_path):
     assert found.paths.tolist() == ['b/2.png', '1.png', '/c/3.png']
     assert found.identities.tolist() == ['anna', '', '1']
     assert found.cameras.tolist() == ['front door', '7', '']
+    unknown = [('1.png', '-1', '-1'), ('2.png', 1, -1)]
+    known = listing.listed(photos.table(tmp_path / 'own.csv', unknown))
+    assert (known.identities.tolist(), known.cameras.tolist()) == (['-1', '1'], ['', ''])
     alone = listing.listed(photos.table(tmp_path / 'own.csv', [('1.png',)], heads='path'))
     assert alone.identities.tolist() == ['']
 

@@ -59,6 +59,17 @@ def test_expanded_then_reranked_without_junk_images(reranks, expands):
     np.testing.assert_array_equal(found.average_precision, expected.average_precision)
 
 
+def test_items_of_several_features_are_refused():
+    sides, labels = case(3)
+    with pytest.raises(ValueError, match='can be neither expanded nor re-ranked'):
+        ranked(sides, labels, reranked=RERANKED, groups=np.arange(90))
+
+
+def test_the_curve_is_as_long_as_without():
+    sides, labels = case(4)
+    assert len(ranked(sides, labels, reranked=RERANKED).cmc) == len(ranked(sides, labels).cmc) == 90
+
+
 def test_vectors_that_are_not_finite():
     (query, gallery), labels = case(2)
     query[4] = np.nan
@@ -68,7 +79,7 @@ def test_vectors_that_are_not_finite():
 
 
 def checked(name, **refined):
-    query, gallery = records([1, 2], [0, 1]), records([1, 2, 1], [1, 0, 2])
+    query, gallery = records([1, 2], [0, 1]), records([1, 2, 1, -1, -1], [1, 0, 2, 3, 4])
     test = items.together(query, gallery)
     rule = {'metric': 'cosine', 'same_camera': 'drop', 'frames': 1}
     protocols.check(name, test, **rule, **OFF | refined)
@@ -80,6 +91,8 @@ def test_too_many_neighbours_are_refused_early():
         checked('market', reranked=RERANKED | {'k1': 5})
     with pytest.raises(ValueError, match=r'evaluate\.expanded\.count asks for 6 .* of 5 images'):
         checked('market', expanded=EXPANDED | {'count': 6})
+    with pytest.raises(ValueError, match='not count=-1'):
+        checked('market', expanded=EXPANDED | {'count': -1})
     with pytest.raises(ValueError, match='one of zhong'):
         checked('market', reranked=RERANKED | {'variant': 'k-reciprocal'})
 

@@ -57,6 +57,10 @@ def test_a_table_has_a_row_for_every_network():
     assert first.split() == ['a', 'market', '50.0', '25.0', '12.5', '100.0', '6.2', '23/24']
     assert second.split() == ['b', 'market', '100.0', '25.0', '12.5', '100.0', '6.2', '23/24']
     assert 'upper bound' not in results.table({'a': ROW})
+    old = {key: value for key, value in ROW.items() if key != 'refined'}
+    assert results.table({'a': old}) == results.table({'a': ROW})
+    refined = results.table({'a': ROW | {'refined': 're-ranked by zhong'}})
+    assert refined.splitlines()[-1] == 'market: re-ranked by zhong'
 
 
 def test_a_table_marks_several_shots_as_an_upper_bound():

@@ -20,11 +20,18 @@ sys.path.insert(0, 'tests')
 if int(sys.argv[1]) >= 0:
     jax.distributed.initialize('localhost:' + sys.argv[2], 2, int(sys.argv[1]))
 from test_tiles import many_near_ties
-from kd_jax.retrieval import ranking
+from kd_jax.retrieval import ranking, refinement
 assert len(jax.devices()) == 4, jax.devices()
-query, gallery, labels = many_near_ties()
-found = ranking.rank(query, gallery, *labels, metric='euclidean', block=17, devices=jax.devices())
-print('FOUND', found.first_rank.tolist(), float(found.mAP).hex(), float(found.mINP).hex())
+for count in (3, 129, 700):
+    query, gallery, labels = many_near_ties(count)
+    rule = {'metric': 'euclidean', 'same_camera': 'keep', 'block': 17, 'devices': jax.devices()}
+    every = [ranking.rank(query, gallery, *labels, **rule)]
+    every.append(ranking.rank_distances(query @ gallery.T, *labels, same_camera='keep'))
+    if count > 100:
+        reranked = {'variant': 'zhong', 'k1': 20, 'k2': 6, 'weight': 0.3}
+        every.append(refinement.ranked(query, gallery, *labels, reranked=reranked, **rule))
+    for found in every:
+        print('FOUND', found.first_rank.tolist(), found.mAP.hex(), found.mINP.hex())
 """
 
 
@@ -32,6 +39,7 @@ def many_near_ties(count=700):
     """Features whose order only rounding decides in many places."""
     rng = np.random.default_rng(0)
     labels = random_labels(rng, 60, count)
+    labels[1][:2] = labels[0][:2]
     query = clustered(rng, labels[0], 96)
     gallery = (rng.normal(size=96) + 1e-6 * rng.normal(size=(count, 96))).astype(np.float32)
     return query, gallery, labels
@@ -41,7 +49,6 @@ def many_near_ties(count=700):
 @pytest.mark.parametrize('count', [3, 129, 700])
 def test_one_device_and_four_rank_alike(count, metric):
     query, gallery, labels = many_near_ties(count)
-    labels[1][:2] = labels[0][:2]
     rule = {'metric': metric, 'same_camera': 'keep', 'block': 16}
     one = ranking.rank(query, gallery, *labels, **rule)
     four = ranking.rank(query, gallery, *labels, **rule, devices=jax.devices())
@@ -93,7 +100,9 @@ def found_by(process):
     finally:
         process.kill()
     assert process.returncode == 0, errors
-    return next(line for line in out.splitlines() if line.startswith('FOUND'))
+    lines = [line for line in out.splitlines() if line.startswith('FOUND')]
+    assert len(lines) == 8
+    return lines
 
 
 # Groups: items of several features.
@@ -133,27 +142,40 @@ def test_a_group_larger_than_a_tile_and_one_that_takes_no_part(monkeypatch):
 
 def test_memory_is_bounded_however_large_the_block(monkeypatch):
     monkeypatch.setattr(ranking, 'BLOCK_BYTES', 4 * 700 * 9)
-    seen = []
-    monkeypatch.setattr(tiles, 'tiled', remembering(tiles.tiled, seen))
+    distances, seen = tiles.Tiled.distances, []
+
+    def noted(self, query):
+        seen.append(len(query))
+        return distances(self, query)
+
+    monkeypatch.setattr(tiles.Tiled, 'distances', noted)
     query, gallery, labels = many_near_ties()
     ranking.rank(query, gallery, *labels, metric='cosine', block=1000)
     assert max(seen) <= 9
     assert len(seen) == -(-60 // max(seen))
 
 
-def remembering(function, seen):
-    """`tiles.tiled` that notes how many queries it is asked for."""
+@pytest.mark.parametrize('grouped', [False, True])
+def test_an_accelerator_ranks_as_the_host(grouped, monkeypatch):
+    """The compiled counting: with ties, junk, unknown cameras, and tiles that are not full."""
+    query, gallery, labels = many_near_ties()
+    gallery[300:340] = gallery[260:300]
+    groups = np.arange(700) // 2 if grouped else None
+    if grouped:
+        labels = labels[0], labels[1][:350], labels[2], labels[3][:350]
+    rule = {'metric': 'euclidean', 'groups': groups, 'block': 16}
+    host = ranking.rank(query, gallery, *labels, **rule)
+    monkeypatch.setattr(tiles, '_given', lambda distances: distances)
+    monkeypatch.setattr(counting, '_before_on_host', None)
+    assert_same(ranking.rank(query, gallery, *labels, **rule), host, 0)
 
-    def tiled(*arguments, **options):
-        distances = function(*arguments, **options)
 
-        def noted(query):
-            seen.append(len(query))
-            return distances(query)
-
-        return noted
-
-    return tiled
+@pytest.mark.parametrize('groups', [np.arange(5), np.array([0, 0, 1, 1, 3, 3]), np.arange(6) - 1])
+def test_groups_that_are_none(groups):
+    rows = np.ones((6, 2), np.float32)
+    ids = np.zeros(2, int), np.zeros(6, int), np.zeros(2, int), np.ones(6, int)
+    with pytest.raises(ValueError, match='the item of each of 6 features, from 0 and without a'):
+        ranking.rank(rows[:2], rows, *ids, metric='cosine', groups=groups)
 
 
 def test_tiles_fit_the_bits_of_an_index():

@@ -2,7 +2,8 @@
 
 A table (CSV or Parquet) has a column `path`, relative to its folder, and if known `identity` and
 `camera`; of a folder all images are taken, those in folders below it too. Identity and camera are
-text, '' where unknown; 0 is the identity of distractors and -1 that of junk, as in Market-1501.
+text, '' where unknown, as camera -1 is; 0 is the identity of distractors, who are no one else in
+the list, and -1 that of junk, as in Market-1501.
 """
 
 import os
@@ -25,6 +26,8 @@ SUFFIXES = '.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.
 TABLES = '.csv', '.parquet'
 NEEDED = ('path',)
 COLUMNS = (*NEEDED, 'identity', 'camera')
+DISTRACTOR, JUNK = '0', '-1'  # identities that are none
+UNKNOWN = '-1'  # a camera, also spelt ''
 
 
 class Listing(NamedTuple):
@@ -104,6 +107,7 @@ def _of_table(file: Path) -> Listing:
 
 def _labels(file: Path, column: str, texts: list[str]) -> np.ndarray:
     """Labels of which numbers are spelt in one way; DataError where a table has two."""
+    texts = ['' if column == 'camera' and text == UNKNOWN else text for text in texts]
     found = [_label(text) for text in texts]
     if len(set(found)) < len(set(texts)):
         spelt = Counter(map(_label, set(texts)))

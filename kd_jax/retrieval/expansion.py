@@ -26,15 +26,17 @@ def expanded(
 ) -> Sides:
     """Query and gallery vectors as means of the `count` nearest of both, themselves among them.
 
-    Nearest by the cosine; weighed by its power `alpha` (Radenović et al., TPAMI 2019), nothing by
-    a negative one. `rounds` times over. Raises ValueError for what can not be.
+    Nearest by the cosine, weighed by its power `alpha` (α-QE: Radenović et al., TPAMI 2019; of the
+    gallery this is database-side augmentation); negative cosines weigh nothing. `rounds` times
+    over. Raises ValueError for what can not be.
     """
     check(count, alpha, rounds)
     sides = query, gallery
     for _ in range(rounds):
         among = neighbours.space(*sides, 'cosine', devices)
         near = neighbours.nearest(among, count)
-        weights = np.maximum(1 - near.squared / 2, 0) ** np.float32(alpha)
+        cosines = 1 - near.squared / 2
+        weights = np.where(cosines > 0, np.abs(cosines) ** np.float32(alpha), 0)
         sides = _means(sides, near, weights)
     return sides
 
@@ -43,7 +45,8 @@ def check(count: int, alpha: float, rounds: int) -> None:
     """Raise the ValueError of numbers that can not be."""
     if count < 1 or alpha < 0 or rounds < 1:
         raise ValueError(
-            f'query expansion by count={count}, alpha={alpha}, rounds={rounds}: at least 1, 0, 1'
+            'query expansion needs a count and rounds of 1 or more and an alpha of 0 or more, not '
+            f'count={count}, alpha={alpha}, rounds={rounds}'
         )
 
 

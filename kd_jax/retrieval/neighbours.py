@@ -28,11 +28,11 @@ class Space(NamedTuple):
     def size(self) -> int:
         return sum(map(len, self.sides))
 
-    def features(self, rows: Int[np.ndarray, 'n']) -> tuple[np.ndarray, np.ndarray]:
-        """Features and offsets of some images, ascending."""
-        cut, count = np.searchsorted(rows, len(self.sides[0])), len(self.sides[0])
-        both = self.tiled[0].rows(rows[:cut]), self.tiled[1].rows(rows[cut:] - count)
-        return tuple(map(np.concatenate, zip(*both)))
+    def vectors(self, rows: Int[np.ndarray, 'n']) -> Num[np.ndarray, 'n d']:
+        """The vectors of some images, ascending."""
+        query, gallery = self.sides
+        cut = np.searchsorted(rows, len(query))
+        return np.concatenate([query[rows[:cut]], gallery[rows[cut:] - len(query)]])
 
     def to_gallery(self, query: Num[np.ndarray, 'b d']) -> Float32[np.ndarray, 'b g']:
         """The squared distances of query vectors to the gallery."""
@@ -72,18 +72,22 @@ def nearest(among: Space, count: int) -> Neighbours:
     """
     if count > among.size:
         raise ValueError(f'{count} neighbours asked of {among.size} images: set fewer')
-    found = [_nearest(among, block, count) for block in _blocks(among)]
+    found = [
+        [column[:new] for column in _nearest(among, block, count)] for block, new in _blocks(among)
+    ]
     return Neighbours(*map(np.concatenate, zip(*found)))
 
 
-def _blocks(among: Space) -> Iterator[Num[np.ndarray, 'b d']]:
-    """The vectors of all images, a block at a time of one shape for each side."""
+def _blocks(among: Space) -> Iterator[tuple[Num[np.ndarray, 'b d'], int]]:
+    """The vectors of all images, in blocks of one shape for each side, and how many are new."""
     most, done = max(BLOCK_BYTES // (4 * among.size), 2), 0
     for side in among.sides:
-        size = -(-len(side) // -(-len(side) // most))
+        size = max(-(-len(side) // -(-len(side) // most)), 2)  # of one row XLA rounds otherwise
         for start in range(0, len(side), size):
-            yield side[start : start + size]
-            done += len(side[start : start + size])
+            rows = np.arange(start, start + size)
+            count = min(size, len(side) - start)
+            yield side[np.minimum(rows, len(side) - 1)], count
+            done += count
             logging.log_every_n_seconds(
                 logging.INFO, 'neighbours of %d of %d images', 10, done, among.size
             )

@@ -17,9 +17,11 @@ left out where `same_camera` says so, and nothing matches itself.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kd_jax.retrieval import items, ranking, refinement, tasks
 from kd_jax.retrieval.items import Items, Test
-from kd_jax.retrieval.pairs import JunkRule
+from kd_jax.retrieval.pairs import JUNK, JunkRule
 from kd_jax.retrieval.tasks import Features, Found, Task
 
 SUM, TRAPEZOID = 'mAP', 'mAP_trapezoid'  # the two definitions of average precision
@@ -104,7 +106,8 @@ def check(
         raise ValueError(f'protocol {name} ranks tracklets: evaluate.shots must be 1')
     for task in tasks_of(name, test, frames, same_camera).values():
         tasks.check(task, same_camera)
-        refinement.check(len(task.query.pids) + len(task.gallery.pids), **refined)
+        taking_part = int(np.count_nonzero(task.gallery.pids != JUNK))
+        refinement.check(len(task.query.pids) + taking_part, **refined)
 
 
 def run(name: str, test: Test, features: Features, *, frames: int, **options: Any) -> Found:

@@ -53,14 +53,14 @@ def rank(
     check_metric(metric)
     query, gallery = check_features(query, gallery)
     labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
-    count = len(gallery) if groups is None else int(groups.max()) + 1
+    count = len(gallery) if groups is None else _grouped(groups, len(gallery))
     found = pairs.find((len(query), count), labels, same_camera, junk)
     taking_part = _taking_part(groups, found.kept)
     fitted = METRICS[metric](query, gallery)
     tiled = tiles.tiled(gallery, fitted, *taking_part, devices)
     parts_of = lambda rows: tiled.distances(fitted.query(query[rows]))  # noqa: E731
     block = min(block, max(BLOCK_BYTES // (4 * len(taking_part[0])), 2))
-    places = _place(parts_of, found, len(query), block)
+    places = _place(parts_of, found, len(query), block, summed=_over_processes)
     return scores.score(found, places, len(query), count)
 
 
@@ -134,6 +134,15 @@ def check_features(query: Num[ArrayLike, 'q d'], gallery: Num[ArrayLike, 'g _'])
     return query, gallery
 
 
+def _grouped(groups: Int[np.ndarray, '_'], features: int) -> int:
+    """How many items there are; ValueError where a feature has none, or an item no feature."""
+    if len(groups) != features or groups.min() < 0 or not np.bincount(groups).all():
+        raise ValueError(
+            f'groups number the item of each of {features} features, from 0 and without a gap'
+        )
+    return int(groups.max()) + 1
+
+
 def _taking_part(groups, kept) -> tuple[np.ndarray, np.ndarray | None]:
     """The rows of the features of gallery items that are kept, and their groups, numbered anew."""
     if groups is None:
@@ -145,6 +154,8 @@ def _taking_part(groups, kept) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _finite(values: Num[ArrayLike, 'n d'], name: str) -> Num[np.ndarray, 'n d']:
     values = np.asarray(values)
+    if values.ndim != 2:
+        raise ValueError(f'{name} has shape {values.shape}: give rows of features')
     if not values.size:
         raise ValueError(f'{name} is empty: shape {values.shape}')
     bad = np.concatenate([~np.isfinite(rows).all(axis=1) for rows in slices(values)])
@@ -162,10 +173,13 @@ def _comparable(distances: Num[np.ndarray, 'b g']) -> np.ndarray:
     return np.stack([np.unique(row, return_inverse=True)[1] for row in distances]).astype(np.int32)
 
 
-def _place(parts_of: Callable, found: Pairs, queries: int, block: int) -> Int32[np.ndarray, 'p']:
+def _place(
+    parts_of: Callable, found: Pairs, queries: int, block: int, summed: Callable = sum
+) -> Int32[np.ndarray, 'p']:
     """How many gallery items are before each pair's, counted a block of queries at a time.
 
-    `parts_of(rows)` are the distances of those queries, in parts of the gallery.
+    `parts_of(rows)` are the distances of those queries, in parts of the gallery; of all of it, or
+    of this process' share, and then `summed` adds those of the others.
     """
     blocks = -(-queries // block)
     size = -(-queries // blocks)  # even blocks, so that filling up the last costs few rows
@@ -176,14 +190,18 @@ def _place(parts_of: Callable, found: Pairs, queries: int, block: int) -> Int32[
     for start, low, high in zip(np.arange(blocks) * size, cuts[:-1], cuts[1:]):
         pairs = rows[low:high] - start, columns[low:high]
         parts = list(parts_of(np.minimum(np.arange(start, start + size), queries - 1)))
-        limits = _summed(counting.keys_of_matches(part, *pairs) for part in parts)
-        places[low:high] = _summed(counting.before(part, *pairs, limits) for part in parts)
+        none = np.zeros(high - low, np.int32)
+        limits = summed((counting.keys_of_matches(part, *pairs) for part in parts), none)
+        counts = (counting.before(part, *pairs, limits) for part in parts)
+        places[low:high] = summed(counts, none)
     return places
 
 
-def _summed(parts: Iterable[Int32[np.ndarray, 'p']]) -> Int32[np.ndarray, 'p']:
-    """The sum over all tiles, those of other processes too."""
-    total = sum(parts)
+def _over_processes(parts: Iterable[Int32[np.ndarray, 'p']], none: Int32[np.ndarray, 'p']):
+    """The sum over tiles, with those of other processes; in few lengths, as each is compiled."""
+    total = sum(parts, none)
     if jax.process_count() == 1:
         return total
-    return multihost_utils.process_allgather(total).sum(axis=0)
+    filled = np.zeros(-(-len(total) // counting.PIECE) * counting.PIECE, np.int32)
+    filled[: len(total)] = total
+    return multihost_utils.process_allgather(filled).sum(axis=0, dtype=np.int32)[: len(total)]

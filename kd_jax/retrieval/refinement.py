@@ -24,7 +24,7 @@ def _reranks(reranked: Any) -> bool:
 
 
 def _expands(expanded: Any) -> bool:
-    return expanded is not None and expanded['count'] > 0
+    return expanded is not None and expanded['count'] != 0
 
 
 def ranked(
@@ -46,24 +46,28 @@ def ranked(
     """`ranking.rank` of vectors by `expansion.expanded` and distances by `rerank.distances`.
 
     `expanded` and `reranked` are their options, off by a `count` of 0 and by the variant 'none'.
-    Gallery items of identity -1 take no part in either.
+    Gallery items of identity -1 take no part in either. Raises ValueError for `groups` with them.
     """
     labels = query_ids, gallery_ids, query_cameras, gallery_cameras
     ranks = {'metric': metric, 'devices': devices, **options}
     if not is_asked(reranked, expanded):
         return ranking.rank(query, gallery, *labels, junk=junk, groups=groups, **ranks)
-    kept = np.flatnonzero(gallery_ids != pairs.JUNK)
+    if groups is not None:
+        raise ValueError('items of several features can be neither expanded nor re-ranked')
+    kept, count = np.flatnonzero(gallery_ids != pairs.JUNK), len(gallery)
     gallery, junk = gallery[kept], _of_kept(junk, kept)
     labels = query_ids, gallery_ids[kept], query_cameras, gallery_cameras[kept]
     ranking.check_features(query, gallery)
     if _expands(expanded):
         query, gallery = expansion.expanded(query, gallery, devices=devices, **expanded)
-    if not _reranks(reranked):
-        return ranking.rank(query, gallery, *labels, junk=junk, **ranks)
-    near = {'metric': metric, 'devices': devices}
-    distances = rerank.distances(query, gallery, **near, **reranked)
-    shape = len(query), len(gallery)
-    return ranking.rank_rows(distances, shape, *labels, junk=junk, **options)
+    if _reranks(reranked):
+        near = {'metric': metric, 'devices': devices}
+        distances = rerank.distances(query, gallery, **near, **reranked)
+        shape = len(query), len(gallery)
+        found = ranking.rank_rows(distances, shape, *labels, junk=junk, **options)
+    else:
+        found = ranking.rank(query, gallery, *labels, junk=junk, **ranks)
+    return found._replace(gallery_size=count)
 
 
 def _of_kept(junk: JunkRule | None, kept: Int[np.ndarray, 'k']) -> JunkRule | None:
@@ -72,7 +76,7 @@ def _of_kept(junk: JunkRule | None, kept: Int[np.ndarray, 'k']) -> JunkRule | No
 
 
 def check(images: int, reranked: Any = None, expanded: Any = None) -> None:
-    """Raise the ValueError of options that can not be, for so many query and gallery items."""
+    """Raise the ValueError of options that can not be, for so many queries and gallery items."""
     asked = {}
     if _reranks(reranked):
         rerank.check(**reranked)

@@ -82,7 +82,10 @@ def check(variant: str, k1: int, k2: int, weight: float) -> None:
     if variant not in VARIANTS:
         raise ValueError(f're-ranking is one of {", ".join(VARIANTS)}, not {variant!r}')
     if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
-        raise ValueError(f're-ranking by k1={k1}, k2={k2}, weight={weight}: 1, 1, 0 to 1')
+        raise ValueError(
+            're-ranking needs k1 and k2 of 1 or more and a weight from 0 to 1, not '
+            f'k1={k1}, k2={k2}, weight={weight}'
+        )
 
 
 def _relative(squared, farthest: Float32[np.ndarray, 'b'], kind: Variant):
@@ -138,7 +141,8 @@ def _pairs(among: Space, rows, columns) -> Float32[np.ndarray, 'p']:
     """The squared distances of pairs of images, ascending by row."""
     known, places = np.unique(columns, return_inverse=True)
     own, of = np.unique(rows, return_inverse=True)
-    (there, offsets), (here, _) = among.features(known), among.features(own)
+    there, offsets = among.metric.gallery(among.vectors(known))
+    here = among.metric.query(among.vectors(own))
     cuts = np.searchsorted(of, np.arange(len(own) + 1))
     products = np.concatenate(
         [there[places[low:high]] @ one for one, low, high in zip(here, cuts[:-1], cuts[1:])]

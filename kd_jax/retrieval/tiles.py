@@ -62,15 +62,6 @@ class Tiled(NamedTuple):
         ]
         return [Part(_given(part), *tile[3:]) for tile, part in zip(self.tiles, found)]
 
-    def rows(self, numbers: Int[np.ndarray, 'n']) -> tuple[np.ndarray, np.ndarray]:
-        """Features and offsets of some items, ascending, where each is one feature."""
-        firsts = np.searchsorted(numbers, [tile.first for tile in self.tiles])
-        parts = zip(self.tiles, firsts, [*firsts[1:], len(numbers)])
-        local = [(tile, numbers[low:high] - tile.first) for tile, low, high in parts]
-        features = [np.asarray(_given(tile.features)[rows]) for tile, rows in local]
-        offsets = [np.asarray(tile.offsets)[rows] for tile, rows in local]
-        return np.concatenate(features), np.concatenate(offsets)
-
 
 def tiled(
     gallery: Num[np.ndarray, 'g d'],
