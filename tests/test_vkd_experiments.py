@@ -22,7 +22,7 @@ from experiments import (
     vkd_rows,
     vkd_table1,
 )
-from kd_jax import data
+from kd_jax import data, embedding
 
 experiment = functools.partial(command_line.experiment, config='vkd_carousel')
 ROWS = 'resnet10/4 teacher', 'resnet10/4 not distilled', 'resnet10/4 VKD'
@@ -197,7 +197,7 @@ def test_of_a_large_gallery_some_images_are_drawn(monkeypatch):
         drawn.append(images[:, 0].tolist())
         return np.zeros((len(images), 2))
 
-    monkeypatch.setattr(embed, 'embed_rows', embedded)
+    monkeypatch.setattr(embedding, 'embed_rows', embedded)
     monkeypatch.setattr(vkd_camera_bias, 'MOST', 30)
     images = vkd_camera_bias.usable(gallery.records)[5:]
     for seed in (0, 0, 1):
