@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, logging
@@ -14,6 +15,7 @@ from kd_jax.data.records import DataError
 from kd_jax.runs import RunError
 
 PACKAGE = str(Path(__file__).parent)
+NO_KEY = AttributeError, KeyError  # of ml_collections, for a --config.KEY that is none
 EXPECTED = RunError, DataError, FloatingPointError, OSError
 
 
@@ -52,7 +54,12 @@ def _parsed(arguments: list[str]) -> list[str]:
     """The arguments that are no flags; a misspelt --config.KEY is told in a line."""
     try:
         return app.parse_flags_with_usage(arguments)
-    except AttributeError as error:  # of ml_collections, with the key and what is like it
-        if 'get_config' in str(error):
-            sys.exit('kd_jax: the file that --config names has no function get_config')
-        sys.exit(f'kd_jax: the config has no such key: {error.args[0]}')
+    except NO_KEY as error:
+        refuse_key(error)
+
+
+def refuse_key(error: Exception) -> NoReturn:
+    """Exit with a line that names the misspelt key of a --config flag, and what is like it."""
+    if 'get_config' in str(error):
+        sys.exit('kd_jax: the file that --config names has no function get_config')
+    sys.exit(f'kd_jax: the config has no such key: {error.args[0]}')

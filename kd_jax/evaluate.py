@@ -25,6 +25,7 @@ from kd_jax import (
     trees,
 )
 from kd_jax.methods import Method
+from kd_jax.runs import RunError
 from kd_jax.scoring import Scored
 from kd_jax.trees import Tree
 
@@ -88,7 +89,10 @@ def main() -> None:
     flags.DEFINE_string('run', None, 'The run to score again.', required=True)
     flags.DEFINE_string('against', None, 'Another run, to be told which is better, and how surely.')
     flags.DEFINE_enum('checkpoint', 'last', checkpoints.WHICH, 'Which of their checkpoints.')
-    changed = config_flags.DEFINE_config_dict('config', _config_of_flag())
+    try:
+        changed = config_flags.DEFINE_config_dict('config', _config_of_flag())
+    except command.NO_KEY as error:  # which reads the command line itself
+        command.refuse_key(error)
 
     def told(_):
         config, which = changed.value, flags.FLAGS.checkpoint

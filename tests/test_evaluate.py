@@ -285,11 +285,12 @@ def test_the_command_line(tmp_path):
     smoke.planted(planted)
     command = '-m', 'kd_jax.evaluate'
     other = ('--config.evaluate.metric=euclidean', '--checkpoint=best')
-    again, changed, none, itself = smoke.ended(
+    again, changed, none, itself, misspelt = smoke.ended(
         smoke.python(*command, f'--run={smoke.finished()}'),
         smoke.python(*command, '--run', planted, *other),
         smoke.python(*command, f'--run={tmp_path}/nowhere'),
         smoke.python(*command, f'--run={planted}', f'--against={planted}/'),
+        smoke.python(*command, f'--run={planted}', '--config.evaluate.rerank.variant=zhong'),
     )
     name, result = smoke.finished().name, smoke.result(smoke.finished())
     table, intervals = again[1].split('\n\n')
@@ -305,8 +306,9 @@ def test_the_command_line(tmp_path):
 
     message = f'kd_jax: {tmp_path}/nowhere is no run: it has no config.json\n'
     assert none == (1, '', message)
-    assert itself[0] == 1
-    assert 'is the run itself: give another' in itself[2]
+    assert misspelt[:2] == (1, '')
+    assert misspelt[2].startswith('kd_jax: the config has no such key: ')
+    assert itself == (1, '', f'kd_jax: --against={planted} is the run itself: give another\n')
 
 
 def test_a_run_against_another_of_other_images(tmp_path):
