@@ -55,7 +55,7 @@ def against(config: ConfigDict, other: Path) -> ConfigDict:
     """The config by which another run is scored on the queries that `config` asks.
 
     Its images are read as it was trained on them and where `config` has them, and are ranked as
-    there; how many shots it reads is its own. RunError where it was made of other images.
+    there; how many shots it reads is its own. RunError where there is no such run.
     """
     found = runs.config_of(other)
     for part, own in (

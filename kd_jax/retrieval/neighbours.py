@@ -101,12 +101,19 @@ def _nearest(among: Space, block: Num[np.ndarray, 'b d'], count: int) -> Neighbo
     found = [least_of(part, min(count, part.count)) for part, _ in parts]
     values = np.concatenate([one for one, _, _ in found], axis=1)
     index = [places + part.first + shift for (_, places, _), (part, shift) in zip(found, parts)]
-    order = np.argsort(values, axis=1, kind='stable')[:, :count]
-    index = np.take_along_axis(np.concatenate(index, axis=1), order, axis=1).astype(np.int32)
+    index, values = in_order(np.concatenate(index, axis=1), values, count)
     farthest = np.max([most for _, _, most in found], axis=0)
-    values = np.concatenate([np.take_along_axis(values, order, axis=1), farthest[:, None]], axis=1)
+    values = np.concatenate([values, farthest[:, None]], axis=1)
     squared = among.metric.squared(values, among.metric.own(features)[:, None])
-    return Neighbours(index, squared[:, :-1], squared[:, -1])
+    return Neighbours(index.astype(np.int32), squared[:, :-1], squared[:, -1])
+
+
+def in_order(
+    places: Int[np.ndarray, 'q n'], values: Num[np.ndarray, 'q n'], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the least values of each row, in order; of equal ones the first."""
+    order = np.argsort(values, axis=1, kind='stable')[:, :count]
+    return tuple(np.take_along_axis(of, order, axis=1) for of in (places, values))
 
 
 def least_of(part: Part, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int, Num
 
 from kd_jax.retrieval import tiles
 from kd_jax.retrieval.metrics import METRICS
-from kd_jax.retrieval.neighbours import least_of
+from kd_jax.retrieval.neighbours import in_order, least_of
 from kd_jax.retrieval.tiles import Tiled
 
 GALLERY_BYTES = 2**27  # of gallery features that are held at a time
@@ -50,7 +50,7 @@ def nearest(
         placed = tiles.tiled(block, fitted, np.arange(len(block)), devices=devices)
         places, values = _within(placed, fitted.query(query), len(block), count)
         index = np.concatenate([index, places + first], axis=1)
-        index, ordered = _least(index, np.concatenate([ordered, values], axis=1), count)
+        index, ordered = in_order(index, np.concatenate([ordered, values], axis=1), count)
         first += len(block)
     squared = fitted.squared(ordered, fitted.own(fitted.query(query))[:, None])
     return Nearest(index, distances(squared, metric))
@@ -74,11 +74,5 @@ def _within(
         near = [least_of(part, min(count, part.count)) for part in parts]
         places = [index + part.first for (_, index, _), part in zip(near, parts)]
         values = [values for values, _, _ in near]
-        found.append(_least(np.concatenate(places, 1), np.concatenate(values, 1), count))
+        found.append(in_order(np.concatenate(places, 1), np.concatenate(values, 1), count))
     return tuple(np.concatenate(of)[: len(features)] for of in zip(*found))
-
-
-def _least(places: np.ndarray, values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the least values of each row, in order; of equal ones the first."""
-    order = np.argsort(values, axis=1, kind='stable')[:, :count]
-    return tuple(np.take_along_axis(of, order, axis=1) for of in (places, values))

@@ -19,6 +19,7 @@ from kd_jax.retrieval.metrics import Metric
 
 LARGEST = 2**14  # gallery features in a tile
 SMALLEST = 2**7
+SLICE = 2**10  # of them that are made together
 SHARES = 8  # into which also a small gallery is cut, so that several devices have a part
 
 
@@ -99,6 +100,7 @@ def _cuts(rows: int, groups: Int[np.ndarray, 'k'] | None) -> tuple[list[int], in
     size = 2 ** int(np.ceil(np.log2(max(rows / SHARES, 1))))
     size = int(np.clip(size, SMALLEST, LARGEST))
     if groups is None:
+        size = max(-(-rows // -(-rows // size)), SMALLEST)  # even, so that little is filled up
         return [*range(0, rows, size), rows], size, size
     ends = np.append(np.flatnonzero(np.diff(groups)) + 1, rows)
     cuts = [0]
@@ -113,7 +115,9 @@ def _tile(gallery, rows, metric, groups, size) -> tuple:
     """Features, offsets and groups of a tile, filled up to its size."""
     features = np.zeros((size, gallery.shape[1]), np.float32)
     offsets = np.full(size, np.inf, np.float32)
-    features[: len(rows)], offsets[: len(rows)] = metric.gallery(gallery[rows])
+    for start in range(0, len(rows), SLICE):  # or else there would be copies of the whole tile
+        part = slice(start, min(start + SLICE, len(rows)))
+        features[part], offsets[part] = metric.gallery(gallery[rows[part]])
     if groups is None:
         return features, offsets, None
     filled = np.zeros(size, np.int32)
