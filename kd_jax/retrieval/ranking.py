@@ -47,8 +47,8 @@ def rank(
 
     The gallery is shared out over `devices` (one, without them; those of all processes, each of
     which gives all features) and the result is the same on any number. Memory beyond the features
-    and the devices' copy of the gallery is the distances of at most `block` queries, less where
-    they would take more than 128 MiB.
+    and the devices' copy of the gallery is the distances of at most `block` queries, fewer where
+    they would take more than 128 MiB, and what is made of them.
     """
     check_metric(metric)
     query, gallery = check_features(query, gallery)
