@@ -12,7 +12,8 @@ argsort   a sort of the gallery for every query in numpy, as evaluators in Pytho
 torchreid its compiled evaluator, where that is importable, on the whole matrix of distances
 rerank    with --rerank, `retrieval.rerank` and a ranking by it; and torchreid's function, likewise
 
-What is compiled for these shapes is compiled anew, and counts.
+What is compiled for these shapes is compiled anew, and counts. That numpy's threads wait for one
+another a while after each product would count as CPU time as well: they are told not to.
 
 The columns: CPU seconds of all cores, those apart from products and from placing the features,
 seconds, and the peak of memory beyond the features and the device's copy of them. Agreement is the
@@ -22,6 +23,7 @@ cost more counting: --noise sets them, mAP tells how hard they are.
 
 import argparse
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +122,7 @@ def measured(contender: Callable, size: str, width: int, noise: float, options: 
     tiles.tiled = clock.timed(tiles.tiled)
     tiles.Tiled.distances = clock.timed(tiles.Tiled.distances)
     contender(planted(SIZES['smoke'], 16, 1.0), Clock(), **options)  # imports
+    np.ones(2 * data.gallery.nbytes, np.uint8)  # of a virtual machine's host, which takes long
     clock.cpu, before = 0.0, resident('VmRSS')
     Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
     begun, cpu = time.perf_counter(), time.process_time()
@@ -160,6 +163,7 @@ def difference(found, data: TestSet) -> float:
 
 def alone(function: Callable, *arguments):
     """What a function returns in a new process, which has no one else's memory."""
+    os.environ['OPENBLAS_THREAD_TIMEOUT'] = '4'
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         return pool.apply(function, arguments)
 

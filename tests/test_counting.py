@@ -43,8 +43,7 @@ def test_counts_against_a_loop(seed, kinds, put):
 
 
 @pytest.mark.parametrize('put', [np.asarray, jnp.asarray], ids=['host', 'compiled'])
-def test_many_pairs_are_counted_in_pieces_and_rows_in_parts(put, monkeypatch):
-    monkeypatch.setattr(counting, 'AT_ONCE', 3 * 130)
+def test_many_pairs_are_counted_in_pieces(put):
     distances, first, *rest = case(4, matches=130)
     assert len(rest[0]) > counting.PIECE
     found = counting.before(Part(put(distances), first, 130), *rest)

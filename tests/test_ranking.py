@@ -236,7 +236,8 @@ def test_the_block_does_not_matter_where_only_rounding_decides():
         assert_same(ranking.rank(query, gallery, *labels, metric='cosine', block=block), whole, 0)
 
 
-def test_all_blocks_share_one_compiled_program():
+def test_all_blocks_share_one_compiled_program(monkeypatch):
+    monkeypatch.setattr(tiles, '_is_host', lambda device: False)
     rng = np.random.default_rng(2)
     labels = random_labels(rng, 53, 111)
     query, gallery = clustered(rng, labels[0], 5), clustered(rng, labels[1], 5)

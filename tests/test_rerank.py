@@ -138,14 +138,15 @@ def test_neighbours_that_a_device_finds(monkeypatch):
     gallery[50:60] = gallery[40:50]
     among = neighbours.space(query, gallery, 'cosine')
     host = neighbours.nearest(among, 12)
-    monkeypatch.setattr('kd_jax.retrieval.tiles._given', lambda distances: distances)
+    monkeypatch.setattr('kd_jax.retrieval.tiles._is_host', lambda device: False)
     device = neighbours.nearest(among, 12)
     for one, other in zip(host, device):
         np.testing.assert_array_equal(one, other)
     assert (host.index[:, 0] == np.arange(230)).sum() >= 220  # itself, but for the twins
 
 
-def test_no_matrix_of_all_pairs_is_made():
+def test_no_matrix_of_all_pairs_is_made(monkeypatch):
+    monkeypatch.setattr(neighbours, 'BLOCK_BYTES', 2**22)  # less than all pairs of so few
     rng = np.random.default_rng(5)
     ids = rng.integers(0, 400, 4000)
     vectors = clustered(rng, ids, 16)
@@ -162,7 +163,7 @@ def test_an_accelerator_reranks_as_the_host(monkeypatch):
     """By as few compiled programs for many images as for some."""
     sides = people(8, 30, 200)
     host = all_rows(*sides)
-    monkeypatch.setattr('kd_jax.retrieval.tiles._given', lambda distances: distances)
+    monkeypatch.setattr('kd_jax.retrieval.tiles._is_host', lambda device: False)
     monkeypatch.setattr(rerank, 'ROWS', 9)
     with jax.log_compiles(), patched_log() as lines:
         np.testing.assert_allclose(all_rows(*sides), host, rtol=0, atol=1e-6)

@@ -45,9 +45,16 @@ def many_near_ties(count=700):
     return query, gallery, labels
 
 
+@pytest.fixture(params=['host', 'compiled'])
+def put(request, monkeypatch):
+    """Where distances are counted: in numpy, or compiled as on accelerators."""
+    if request.param == 'compiled':
+        monkeypatch.setattr(tiles, '_is_host', lambda device: False)
+
+
 @pytest.mark.parametrize('metric', ['cosine', 'euclidean'])
 @pytest.mark.parametrize('count', [3, 129, 700])
-def test_one_device_and_four_rank_alike(count, metric):
+def test_one_device_and_four_rank_alike(count, metric, put):
     query, gallery, labels = many_near_ties(count)
     rule = {'metric': metric, 'same_camera': 'keep', 'block': 16}
     one = ranking.rank(query, gallery, *labels, **rule)
@@ -55,7 +62,8 @@ def test_one_device_and_four_rank_alike(count, metric):
     assert_same(one, four, 0)
 
 
-def test_every_device_holds_its_share():
+def test_every_device_holds_its_share(monkeypatch):
+    monkeypatch.setattr(tiles, '_is_host', lambda device: False)
     gallery = np.random.default_rng(1).normal(size=(700, 8)).astype(np.float32)
     metric = METRICS['cosine'](gallery, gallery)
     held = [set() for _ in range(2)]
@@ -110,7 +118,7 @@ def found_by(process):
 
 @pytest.mark.parametrize('block', [5, 64])
 @pytest.mark.parametrize('several', [False, True])
-def test_groups_are_as_near_as_their_nearest_on_any_devices(several, block):
+def test_groups_are_as_near_as_their_nearest_on_any_devices(several, block, put):
     rng = np.random.default_rng(2)
     groups = np.concatenate([np.arange(90), rng.integers(0, 90, 610)])
     rng.shuffle(groups)
@@ -126,7 +134,7 @@ def test_groups_are_as_near_as_their_nearest_on_any_devices(several, block):
     assert_same(found, ranking.rank_distances(nearest, query_ids, ids, *cameras))
 
 
-def test_a_group_larger_than_a_tile_and_one_that_takes_no_part(monkeypatch):
+def test_a_group_larger_than_a_tile_and_one_that_takes_no_part(put, monkeypatch):
     monkeypatch.setattr(tiles, 'LARGEST', 128)
     rng = np.random.default_rng(3)
     groups = np.repeat([0, 1, 2, 3], [300, 5, 40, 100])
@@ -158,15 +166,16 @@ def test_memory_is_bounded_however_large_the_block(monkeypatch):
 @pytest.mark.parametrize('grouped', [False, True])
 def test_an_accelerator_ranks_as_the_host(grouped, monkeypatch):
     """The compiled counting: with ties, junk, unknown cameras, and tiles that are not full."""
-    query, gallery, labels = many_near_ties()
-    gallery[300:340] = gallery[260:300]
+    rng = np.random.default_rng(4)
+    labels = random_labels(rng, 60, 700)
+    query, gallery = (rng.integers(-2, 3, (n, 6)).astype(np.float32) for n in (60, 700))  # exact
     groups = np.arange(700) // 2 if grouped else None
     if grouped:
         labels = labels[0], labels[1][:350], labels[2], labels[3][:350]
     rule = {'metric': 'euclidean', 'groups': groups, 'block': 16}
     host = ranking.rank(query, gallery, *labels, **rule)
-    monkeypatch.setattr(tiles, '_given', lambda distances: distances)
-    monkeypatch.setattr(counting, '_before_on_host', None)
+    monkeypatch.setattr(tiles, '_is_host', lambda device: False)
+    monkeypatch.setattr(counting, '_before_in_row', None)
     assert_same(ranking.rank(query, gallery, *labels, **rule), host, 0)
 
 
@@ -176,7 +185,3 @@ def test_groups_that_are_none(groups):
     ids = np.zeros(2, int), np.zeros(6, int), np.zeros(2, int), np.ones(6, int)
     with pytest.raises(ValueError, match='the item of each of 6 features, from 0 and without a'):
         ranking.rank(rows[:2], rows, *ids, metric='cosine', groups=groups)
-
-
-def test_tiles_fit_the_bits_of_an_index():
-    assert tiles.LARGEST < 2**counting.INDEX_BITS

@@ -1,8 +1,10 @@
 """Counting the gallery items before each match, in one tile of distances at a time.
 
-Nothing is sorted but what is nearer than a query's farthest match. In numpy on the host, which is
-some times faster than XLA's loops there; on accelerators compiled.
+Nothing is sorted but what is nearer than a query's farthest match. In numpy on the host, where
+XLA's loops take several times as long; on accelerators compiled.
 """
+
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,9 @@ from jaxtyping import Array, Float32, Int, Int32, Num
 
 from kd_jax.retrieval.tiles import Part
 
-AT_ONCE = 2**19  # distances looked at together on the host
+FARTHEST = 3  # matches of a query that are each compared with the whole gallery
 PIECE = 4096  # pairs in one compiled call
 TOGETHER = 16  # of them compared at once
-INDEX_BITS = 15
 LIMIT = np.iinfo(np.int32).max
 
 
@@ -48,33 +49,35 @@ def before(
     local, distances = np.clip(columns - part.first, 0, part.count), part.distances
     if not isinstance(distances, np.ndarray):
         return _in_pieces(_before, distances, rows, local, limits)
+    values = floats(limits) if distances.dtype == np.float32 else limits
     found = np.zeros(len(rows), np.int32)
-    step = max(AT_ONCE // distances.shape[1], 1)
-    for start in range(0, len(distances), step):
-        low, high = np.searchsorted(rows, (start, start + step))
+    for low, high in pairwise([*np.searchsorted(rows, np.arange(len(distances))), len(rows)]):
         if low < high:
-            pairs = rows[low:high] - start, local[low:high], limits[low:high]
-            found[low:high] = _before_on_host(distances[start : start + step], *pairs)
+            row = distances[rows[low], : part.count]
+            found[low:high] = _before_in_row(row, local[low:high], values[low:high])
     return found
 
 
-def _before_on_host(distances, rows, local, limits) -> Int[np.ndarray, 'p']:
-    """`before` by one sorted list of what is no farther than the farthest match of its row."""
-    farthest = np.full(len(distances), -LIMIT, np.int32)
-    np.maximum.at(farthest, rows, limits)
-    if distances.dtype == np.float32:
-        farthest = floats(farthest)
-    near = np.flatnonzero(distances <= farthest[:, None])
-    of = near // distances.shape[1]
-    listed = ordered(of, keys(distances.reshape(-1)[near]), near - of * distances.shape[1])
-    listed.sort()
-    starts = np.searchsorted(listed, np.arange(len(distances)) << (32 + INDEX_BITS))
-    return np.searchsorted(listed, ordered(rows, limits, local)) - starts[rows]
+def _before_in_row(row, local, limits) -> Int[np.ndarray, 'p']:
+    """`before` in one row: the farthest few one by one, as far more is nearer than those."""
+    order, found = np.argsort(limits), np.empty(len(limits), np.int32)
+    rest, farthest = order[:-FARTHEST], order[-FARTHEST:]
+    for pair, place, limit in zip(farthest, local[farthest].tolist(), limits[farthest].tolist()):
+        nearer = np.count_nonzero(row[place:] < limit)
+        found[pair] = nearer + np.count_nonzero(row[:place] <= limit)
+    if len(rest):
+        found[rest] = _by_sorting(row, local[rest], limits[rest])
+    return found
 
 
-def ordered(rows, keys, index) -> Int[np.ndarray, 'n']:
-    """Numbers in the order of rows, then keys, then places in the tile, below 2**15."""
-    return ((rows.astype(np.int64) << 32) + (keys.astype(np.int64) + LIMIT) << INDEX_BITS) + index
+def _by_sorting(row, local, limits) -> Int[np.ndarray, 'p']:
+    """`before`, of what is as near only looked for where that is more than the match itself."""
+    listed = np.sort(row[np.flatnonzero(row <= limits[-1])])
+    nearer, through = (np.searchsorted(listed, limits, side) for side in ('left', 'right'))
+    itself = (local < len(row)) & (row[np.minimum(local, len(row) - 1)] == limits)
+    for pair in np.flatnonzero(through - nearer > itself):
+        nearer[pair] += np.count_nonzero(row[: local[pair]] == limits[pair])
+    return nearer
 
 
 def keys(distances: Num[np.ndarray, '...']) -> Int32[np.ndarray, '...']:

@@ -34,7 +34,7 @@ def rank(
     same_camera: str = 'drop',
     junk: JunkRule | None = None,
     groups: Int[np.ndarray, '_'] | None = None,
-    block: int = 1024,
+    block: int = 256,
     devices: Sequence[jax.Device] | None = None,
 ) -> Ranking:
     """Ranks the gallery for every query by the float32 distance of their features.
@@ -74,7 +74,7 @@ def rank_rows(
     *,
     same_camera: str = 'drop',
     junk: JunkRule | None = None,
-    block: int = 1024,
+    block: int = 256,
 ) -> Ranking:
     """`rank` by distances that are made for some queries at a time, float64 compared as float64."""
     labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
@@ -82,9 +82,7 @@ def rank_rows(
 
     def parts_of(rows):
         known = _comparable(_finite(distances_of(rows), 'distances')[:, found.kept])
-        for first in range(0, known.shape[1], tiles.LARGEST):
-            part = known[:, first : first + tiles.LARGEST]
-            yield Part(part, first, part.shape[1])
+        return [Part(known, 0, known.shape[1])]
 
     block = min(block, max(BLOCK_BYTES // (32 * shape[1]), 2))
     return scores.score(found, _place(parts_of, found, shape[0], block), *shape)
@@ -188,13 +186,17 @@ def _place(
     cuts = np.searchsorted(rows, np.arange(blocks + 1) * size)
     places = np.empty(len(rows), np.int32)
     for start, low, high in zip(np.arange(blocks) * size, cuts[:-1], cuts[1:]):
+        of_block = np.minimum(np.arange(start, start + size), queries - 1)
         pairs = rows[low:high] - start, columns[low:high]
-        parts = list(parts_of(np.minimum(np.arange(start, start + size), queries - 1)))
-        none = np.zeros(high - low, np.int32)
-        limits = summed((counting.keys_of_matches(part, *pairs) for part in parts), none)
-        counts = (counting.before(part, *pairs, limits) for part in parts)
-        places[low:high] = summed(counts, none)
+        places[low:high] = _place_block(list(parts_of(of_block)), *pairs, summed)
     return places
+
+
+def _place_block(parts: list[Part], rows, columns, summed: Callable) -> Int32[np.ndarray, 'p']:
+    """`_place` for the pairs of one block, whose distances are forgotten with it."""
+    none = np.zeros(len(rows), np.int32)
+    limits = summed((counting.keys_of_matches(part, rows, columns) for part in parts), none)
+    return summed((counting.before(part, rows, columns, limits) for part in parts), none)
 
 
 def _over_processes(parts: Iterable[Int32[np.ndarray, 'p']], none: Int32[np.ndarray, 'p']):

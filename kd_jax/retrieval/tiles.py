@@ -4,7 +4,7 @@ A product's rounding depends on its shape: as every tile has the same, distances
 any number of devices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -17,16 +17,16 @@ from jaxtyping import Array, Float, Float32, Int, Num
 
 from kd_jax.retrieval.metrics import Metric
 
-LARGEST = 2**14  # gallery features in a tile
+LARGEST = 2**13  # gallery features in a tile
 SMALLEST = 2**7
-SLICE = 2**10  # of them that are made together
+SLICE = 2**7  # of them that are made together
 SHARES = 8  # into which also a small gallery is cut, so that several devices have a part
 
 
 class Part(NamedTuple):
     """Distances of queries to `count` gallery items from the `first` on, on the host or a device.
 
-    Columns from `count` on fill up, as far as can be.
+    On a device, columns from `count` on fill up, as far as can be.
     """
 
     distances: Num[Array | np.ndarray, 'b t']
@@ -55,13 +55,17 @@ class Tiled(NamedTuple):
     items: int
 
     def distances(self, query: Float32[np.ndarray, 'b d']) -> list[Part]:
-        """The distances of queries' features to the items of all tiles."""
+        """The distances of queries' features to the items of all tiles, on the host in one part."""
         devices = {tile.features.device for tile in self.tiles}
         there = {device: jax.device_put(query, device) for device in devices}
-        found = [
-            _distances(there[tile.features.device], *tile[:3], self.items) for tile in self.tiles
-        ]
-        return [Part(_given(part), *tile[3:]) for tile, part in zip(self.tiles, found)]
+        parts = (
+            Part(_distances(there[tile.features.device], *tile[:3], self.items), *tile[3:])
+            for tile in self.tiles
+        )
+        if not devices or not all(map(_is_host, devices)):
+            return list(parts)
+        first, last = self.tiles[0].first, self.tiles[-1].first + self.tiles[-1].count
+        return [_in_one(parts, len(query), first, last)]
 
 
 def tiled(
@@ -74,14 +78,14 @@ def tiled(
     """The gallery's `rows`, or groups of them, ascending, in tiles.
 
     With `groups`, the number from 0 of each row's item, ascending, an item is as near as its
-    nearest row. Each of the devices (one, without) holds its share of the rows. In one process of
-    several, the tiles of its own devices are made.
+    nearest row. Each of the devices (one, without) holds its share of the rows, a run of them. In
+    one process of several, the tiles of its own devices are made.
     """
     cuts, size, items = _cuts(len(rows), groups)
     devices = list(devices or jax.local_devices()[:1])
     placed = []
     for number, (start, end) in enumerate(pairwise(cuts)):
-        device = devices[number % len(devices)]
+        device = devices[number * len(devices) // (len(cuts) - 1)]
         if device.process_index == jax.process_index():
             of_tile = None if groups is None else groups[start:end]
             tile = _tile(gallery, rows[start:end], metric, of_tile, size)
@@ -90,9 +94,17 @@ def tiled(
     return Tiled(placed, items)
 
 
-def _given(distances: Float32[Array, 'b t']) -> Array | np.ndarray:
-    """Distances on the host where their device is the host."""
-    return np.asarray(distances) if distances.device.platform == 'cpu' else distances
+def _is_host(device: jax.Device) -> bool:
+    return device.platform == 'cpu'
+
+
+def _in_one(parts: Iterable[Part], rows: int, first: int, last: int) -> Part:
+    """Parts that follow one another, each forgotten when it is copied: long rows count faster."""
+    held = np.empty((rows, last - first), np.float32)
+    for part in parts:
+        into = held[:, part.first - first :][:, : part.count]
+        into[:] = np.asarray(part.distances)[:, : part.count]
+    return Part(held, first, last - first)
 
 
 def _cuts(rows: int, groups: Int[np.ndarray, 'k'] | None) -> tuple[list[int], int, int]:
