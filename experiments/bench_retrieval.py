@@ -26,9 +26,12 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from experiments.retrieval_sets import SIZES, TestSet, planted
@@ -120,7 +123,8 @@ def measured(contender: Callable, size: str, width: int, noise: float, options: 
     """What a contender needs for a set; in this process, which has done nothing else."""
     data, clock = planted(SIZES[size], width, noise), Clock()
     tiles.tiled = clock.timed(tiles.tiled)
-    tiles.Tiled.distances = clock.timed(tiles.Tiled.distances)
+    computed = tiles._distances
+    tiles._distances = clock.timed(lambda *given: jax.block_until_ready(computed(*given)))
     contender(planted(SIZES['smoke'], 16, 1.0), Clock(), **options)  # imports
     np.ones(2 * data.gallery.nbytes, np.uint8)  # of a virtual machine's host, which takes long
     clock.cpu, before = 0.0, resident('VmRSS')
@@ -164,8 +168,9 @@ def difference(found, data: TestSet) -> float:
 def alone(function: Callable, *arguments):
     """What a function returns in a new process, which has no one else's memory."""
     os.environ['OPENBLAS_THREAD_TIMEOUT'] = '4'
-    with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(function, arguments)
+    spawned = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, mp_context=spawned) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def contenders(variant: str) -> list[tuple[str, Callable, dict]]:
@@ -202,6 +207,9 @@ def main() -> None:
                 found = alone(measured, contender, size, args.width, args.noise, options)
             except ModuleNotFoundError as missing:
                 print(f'| {size} | {name} | not installed: {missing.name} |' + ' |' * 5)
+                continue
+            except BrokenProcessPool:
+                print(f'| {size} | {name} | killed, of memory most likely |' + ' |' * 5)
                 continue
             print(row(size, name, found), flush=True)
 

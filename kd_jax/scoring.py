@@ -46,7 +46,7 @@ def scored(
     batch: int,
     reranked: Any = None,
     expanded: Any = None,
-    block: int = 1024,
+    block: int = 256,
     seed: int = 0,
 ) -> list[Scored]:
     """Rank by every `protocol` (names joined by commas), on every test set, by `metric`.
@@ -56,7 +56,8 @@ def scored(
     embedded from `frames` images. With `shots` above 1, for networks that read several shots
     (UMTS' Scheme C), every image is joined by others of its true 'identity' from its own split, an
     upper bound; or, `shots_of='image'`, by itself. `batch` counts images, `block` queries.
-    `reranked` and `expanded` are those of `refinement.ranked`.
+    `reranked` and `expanded` are those of `refinement.ranked`; without them the first summary has
+    `mAP_cosine` beside another metric's.
     """
     started, found = time.perf_counter(), []
     rule = {'metric': metric, 'same_camera': same_camera}
@@ -71,7 +72,7 @@ def scored(
         facts = rule | {'shots': shots, 'shots_of': shots_of, 'repeated': repeated, 'also': []}
         facts['refined'] = refinement.described(**refined)
         for name in protocols.names(protocol):
-            by_cosine = not found and metric != 'cosine'
+            by_cosine = not found and metric != 'cosine' and not facts['refined']
             for result, rankings in protocols.run(name, test, features, **options).items():
                 label = ' '.join(filter(None, (name, test_set, result)))
                 found.append(Scored(_found(label, name, rankings) | facts, rankings))

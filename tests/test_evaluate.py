@@ -263,7 +263,9 @@ def test_a_tracklet_is_the_mean_of_its_frames(restored, score, dataset):
 
 def test_cosine_is_told_beside_another_metric(score):
     assert score(metric='euclidean')['mAP_cosine'] == score()['mAP']
-    assert 'mAP_cosine' not in score()
+    reranked = {'variant': 'zhong', 'k1': 5, 'k2': 2, 'weight': 0.3}
+    for options in ({}, {'metric': 'euclidean', 'reranked': reranked}):
+        assert 'mAP_cosine' not in score(**options)
 
 
 def test_a_run_is_scored_at_its_last_or_best_checkpoint(tmp_path):

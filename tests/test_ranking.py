@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -234,6 +235,27 @@ def test_the_block_does_not_matter_where_only_rounding_decides():
     whole = ranking.rank(query, gallery, *labels, metric='cosine')
     for block in (1, 7, 13):
         assert_same(ranking.rank(query, gallery, *labels, metric='cosine', block=block), whole, 0)
+
+
+@pytest.mark.parametrize('block', [0, -1])
+def test_a_block_of_no_queries_is_refused(block):
+    labels = np.ones(3, int), np.ones(5, int), np.zeros(3, int), np.ones(5, int)
+    with pytest.raises(ValueError, match=f'block={block}: at least 1 query'):
+        ranking.rank(np.ones((3, 2)), np.ones((5, 2)), *labels, metric='cosine', block=block)
+
+
+def test_memory_does_not_grow_with_queries_and_their_matches():
+    peaks = []
+    for queries in (500, 2000):
+        rng = np.random.default_rng(9)
+        ids = rng.integers(0, 4, queries), rng.integers(0, 4, 1000)
+        cameras = np.zeros(queries, int), np.ones(1000, int)
+        vectors = [clustered(rng, of, 4) for of in ids]
+        tracemalloc.start()
+        ranking.rank(*vectors, *ids, *cameras, metric='cosine', block=32)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 1500 * 200  # what is told of a query
 
 
 def test_all_blocks_share_one_compiled_program(monkeypatch):

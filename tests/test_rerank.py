@@ -145,6 +145,19 @@ def test_neighbours_that_a_device_finds(monkeypatch):
     assert (host.index[:, 0] == np.arange(230)).sum() >= 220  # itself, but for the twins
 
 
+@pytest.mark.parametrize(
+    ('gallery', 'metric', 'message'),
+    [
+        (np.ones((40, 3), np.float32), 'cosine', 'query has 4 features, gallery 3'),
+        (np.full((40, 4), np.nan, np.float32), 'cosine', 'gallery: NaN or Inf in 40 of 40 rows'),
+        (np.ones((40, 4), np.float32), 'x', "metric is one of cosine, euclidean, not 'x'"),
+    ],
+)
+def test_vectors_that_can_not_be_reranked(gallery, metric, message):
+    with pytest.raises(ValueError, match=message):
+        rerank.distances(np.ones((9, 4), np.float32), gallery, metric=metric, **RULE)
+
+
 def test_no_matrix_of_all_pairs_is_made(monkeypatch):
     monkeypatch.setattr(neighbours, 'BLOCK_BYTES', 2**22)  # less than all pairs of so few
     rng = np.random.default_rng(5)

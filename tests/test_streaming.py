@@ -60,6 +60,13 @@ def test_devices_and_blocks_of_queries_do_not_matter(monkeypatch):
     np.testing.assert_allclose(one.distances, four.distances, rtol=1e-5)
 
 
+def test_without_queries_or_gallery():
+    with pytest.raises(ValueError, match='there are no queries'):
+        streaming.nearest(vectors(0, 0), [vectors(2, 1)], 1, metric='cosine')
+    with pytest.raises(ValueError, match='the gallery is empty'):
+        streaming.nearest(vectors(1, 0), [], 1, metric='cosine')
+
+
 def test_blocks_are_about_equal(monkeypatch):
     monkeypatch.setattr(streaming, 'GALLERY_BYTES', 4 * 8 * 100)
     assert streaming.rows_of_block(100, 8) == 100

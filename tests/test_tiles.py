@@ -24,8 +24,13 @@ from kd_jax.retrieval import ranking, refinement
 assert len(jax.devices()) == 4, jax.devices()
 for count in (3, 129, 700):
     query, gallery, labels = many_near_ties(count)
-    rule = {'metric': 'euclidean', 'same_camera': 'keep', 'block': 17, 'devices': jax.devices()}
+    rule = {'metric': 'euclidean', 'same_camera': 'keep', 'block': 17}
     every = [ranking.rank(query, gallery, *labels, **rule)]
+    every.append(ranking.rank(query, gallery, *labels, **rule, devices=jax.local_devices()))
+    mixed = [jax.devices()[place] for place in (0, 2, 1, 3)]
+    every.append(ranking.rank(query, gallery, *labels, **rule, devices=mixed))
+    rule['devices'] = jax.devices()
+    every.append(ranking.rank(query, gallery, *labels, **rule))
     every.append(ranking.rank_distances(query @ gallery.T, *labels, same_camera='keep'))
     if count > 100:
         reranked = {'variant': 'zhong', 'k1': 20, 'k2': 6, 'weight': 0.3}
@@ -109,7 +114,9 @@ def found_by(process):
         process.kill()
     assert process.returncode == 0, errors
     lines = [line for line in out.splitlines() if line.startswith('FOUND')]
-    assert len(lines) == 8
+    assert len(lines) == 3 * 5 + 2
+    for of_count in lines[:4], lines[5:9], lines[11:15]:
+        assert len(set(of_count)) == 1  # whichever devices take part
     return lines
 
 

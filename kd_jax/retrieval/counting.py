@@ -1,7 +1,8 @@
-"""Counting the gallery items before each match, in one tile of distances at a time.
+"""Counting the gallery items before each match, in one part of the distances at a time.
 
-Nothing is sorted but what is nearer than a query's farthest match. In numpy on the host, where
-XLA's loops take several times as long; on accelerators compiled.
+In numpy on the host, where XLA's loops take several times as long: the farthest matches, which far
+more is nearer than, are compared with all, and what is nearer than the others is sorted. On
+accelerators all are compared, compiled.
 """
 
 from itertools import pairwise
@@ -16,7 +17,7 @@ from kd_jax.retrieval.tiles import Part
 
 FARTHEST = 3  # matches of a query that are each compared with the whole gallery
 PIECE = 4096  # pairs in one compiled call
-TOGETHER = 16  # of them compared at once
+TOGETHER = 256  # of them compared at once
 LIMIT = np.iinfo(np.int32).max
 
 
@@ -25,7 +26,7 @@ def keys_of_matches(
     rows: Int[np.ndarray, 'p'],
     columns: Int[np.ndarray, 'p'],
 ) -> Int32[np.ndarray, 'p']:
-    """The key of each pair whose item is in the tile, 0 for the others."""
+    """The key of each pair whose item is in the part, 0 for the others."""
     local, distances = columns - part.first, part.distances
     there = (local >= 0) & (local < part.count)
     found = np.zeros(len(rows), np.int32)
@@ -42,7 +43,7 @@ def before(
     columns: Int[np.ndarray, 'p'],
     limits: Int32[np.ndarray, 'p'],
 ) -> Int32[np.ndarray, 'p']:
-    """How many of the tile's items are before each pair's: nearer, or as near and earlier.
+    """How many of the part's items are before each pair's: nearer, or as near and earlier.
 
     `rows` ascend; `limits` are the keys of the pairs' own items.
     """
@@ -94,7 +95,7 @@ def floats(keys: Int32[np.ndarray, 'n']) -> Float32[np.ndarray, 'n']:
 
 
 def _in_pieces(function, distances, *pairs) -> Int32[np.ndarray, 'p']:
-    """A compiled function of a tile and of pairs, for a fixed number of them at a time."""
+    """A compiled function of a part and of pairs, for a fixed number of them at a time."""
     count = len(pairs[0])
     filled = [np.zeros(-(-count // PIECE) * PIECE, np.int32) for _ in pairs]
     for whole, values in zip(filled, pairs):

@@ -66,7 +66,8 @@ def euclidean(query: Num[np.ndarray, 'q d'], gallery: Num[np.ndarray, 'g d']) ->
     def of_gallery(rows):
         return (rows := centred(rows)), own(rows)
 
-    return Metric(centred, of_gallery, own, 2 * 4.0**exponent)
+    with np.errstate(over='ignore'):  # features of 1e154 are ranked; their distances are Inf
+        return Metric(centred, of_gallery, own, float(2 * np.float64(4) ** exponent))
 
 
 def half_square(rows: Float[np.ndarray, 'n d']) -> Float64[np.ndarray, 'n']:

@@ -10,7 +10,7 @@ from absl import logging
 from jax import lax
 from jaxtyping import Float, Float32, Int, Num
 
-from kd_jax.retrieval import tiles
+from kd_jax.retrieval import ranking, tiles
 from kd_jax.retrieval.metrics import METRICS, Metric
 from kd_jax.retrieval.tiles import Part, Tiled
 
@@ -53,11 +53,16 @@ class Neighbours(NamedTuple):
 
 def space(
     query: Num[np.ndarray, 'q d'],
-    gallery: Num[np.ndarray, 'g d'],
+    gallery: Num[np.ndarray, 'g _'],
     metric: str,
     devices: Sequence[jax.Device] | None = None,
 ) -> Space:
-    """Query and gallery shared out over those of the devices that are this process' own."""
+    """Query and gallery shared out over those of the devices that are this process' own.
+
+    Raises ValueError for features that `ranking.rank` does not take.
+    """
+    ranking.check_metric(metric)
+    query, gallery = ranking.check_features(query, gallery)
     own = [one for one in devices or () if one.process_index == jax.process_index()]
     fitted = METRICS[metric](query, gallery)
     sides = query, gallery

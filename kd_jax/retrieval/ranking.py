@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Int32, Num
 
 from kd_jax.retrieval import counting, pairs, scores, tiles
 from kd_jax.retrieval.metrics import METRICS, as_floats, slices
-from kd_jax.retrieval.pairs import ArrayLike, JunkRule, Pairs
+from kd_jax.retrieval.pairs import ArrayLike, JunkRule, Pairs, Wanted
 from kd_jax.retrieval.scores import Ranking
 from kd_jax.retrieval.tiles import Part
 
@@ -33,7 +33,7 @@ def rank(
     metric: str,
     same_camera: str = 'drop',
     junk: JunkRule | None = None,
-    groups: Int[np.ndarray, '_'] | None = None,
+    groups: Int[ArrayLike, '_'] | None = None,
     block: int = 256,
     devices: Sequence[jax.Device] | None = None,
 ) -> Ranking:
@@ -53,15 +53,17 @@ def rank(
     check_metric(metric)
     query, gallery = check_features(query, gallery)
     labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
+    groups = None if groups is None else np.asarray(groups)
     count = len(gallery) if groups is None else _grouped(groups, len(gallery))
-    found = pairs.find((len(query), count), labels, same_camera, junk)
-    taking_part = _taking_part(groups, found.kept)
+    wanted = pairs.find((len(query), count), labels, same_camera, junk)
+    taking_part = _taking_part(groups, wanted.kept)
     fitted = METRICS[metric](query, gallery)
     tiled = tiles.tiled(gallery, fitted, *taking_part, devices)
     parts_of = lambda rows: tiled.distances(fitted.query(query[rows]))  # noqa: E731
     block = min(block, max(BLOCK_BYTES // (4 * len(taking_part[0])), 2))
-    places = _place(parts_of, found, len(query), block, summed=_over_processes)
-    return scores.score(found, places, len(query), count)
+    several = len({device.process_index for device in devices or ()}) > 1
+    summed = _over_processes if several else sum
+    return _ranked(parts_of, wanted, (len(query), count), block, summed)
 
 
 def rank_rows(
@@ -78,14 +80,14 @@ def rank_rows(
 ) -> Ranking:
     """`rank` by distances that are made for some queries at a time, float64 compared as float64."""
     labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
-    found = pairs.find(shape, labels, same_camera, junk)
+    wanted = pairs.find(shape, labels, same_camera, junk)
 
     def parts_of(rows):
-        known = _comparable(_finite(distances_of(rows), 'distances')[:, found.kept])
+        known = _comparable(_finite(distances_of(rows), 'distances')[:, wanted.kept])
         return [Part(known, 0, known.shape[1])]
 
     block = min(block, max(BLOCK_BYTES // (32 * shape[1]), 2))
-    return scores.score(found, _place(parts_of, found, shape[0], block), *shape)
+    return _ranked(parts_of, wanted, shape, block)
 
 
 def rank_distances(
@@ -171,36 +173,43 @@ def _comparable(distances: Num[np.ndarray, 'b g']) -> np.ndarray:
     return np.stack([np.unique(row, return_inverse=True)[1] for row in distances]).astype(np.int32)
 
 
-def _place(
-    parts_of: Callable, found: Pairs, queries: int, block: int, summed: Callable = sum
-) -> Int32[np.ndarray, 'p']:
-    """How many gallery items are before each pair's, counted a block of queries at a time.
+def _ranked(
+    parts_of: Callable,
+    wanted: Wanted,
+    shape: tuple[int, int],
+    block: int,
+    summed: Callable = sum,
+) -> Ranking:
+    """The ranking, made a block of queries at a time.
 
     `parts_of(rows)` are the distances of those queries, in parts of the gallery; of all of it, or
     of this process' share, and then `summed` adds those of the others.
     """
+    if block < 1:
+        raise ValueError(f'block={block}: at least 1 query is ranked at a time')
+    queries, gallery = shape
     blocks = -(-queries // block)
     size = -(-queries // blocks)  # even blocks, so that filling up the last costs few rows
     size = max(size, 2)  # XLA rounds the product of a single row differently
-    rows, columns = found.rows, found.columns
-    cuts = np.searchsorted(rows, np.arange(blocks + 1) * size)
-    places = np.empty(len(rows), np.int32)
-    for start, low, high in zip(np.arange(blocks) * size, cuts[:-1], cuts[1:]):
-        of_block = np.minimum(np.arange(start, start + size), queries - 1)
-        pairs = rows[low:high] - start, columns[low:high]
-        places[low:high] = _place_block(list(parts_of(of_block)), *pairs, summed)
-    return places
+    found = []
+    for start in range(0, queries, size):
+        rows = np.minimum(np.arange(start, start + size), queries - 1)
+        asked = wanted.pairs(start, min(start + size, queries))
+        places = _places(list(parts_of(rows)), asked, summed)
+        found.append(scores.score(asked, places, min(size, queries - start), gallery))
+    return scores.joined(found)
 
 
-def _place_block(parts: list[Part], rows, columns, summed: Callable) -> Int32[np.ndarray, 'p']:
-    """`_place` for the pairs of one block, whose distances are forgotten with it."""
+def _places(parts: list[Part], asked: Pairs, summed: Callable) -> Int32[np.ndarray, 'p']:
+    """How many gallery items are before each pair's, in distances that are forgotten then."""
+    rows, columns, _ = asked
     none = np.zeros(len(rows), np.int32)
     limits = summed((counting.keys_of_matches(part, rows, columns) for part in parts), none)
     return summed((counting.before(part, rows, columns, limits) for part in parts), none)
 
 
 def _over_processes(parts: Iterable[Int32[np.ndarray, 'p']], none: Int32[np.ndarray, 'p']):
-    """The sum over tiles, with those of other processes; in few lengths, as each is compiled."""
+    """The sum over parts, with those of other processes; in few lengths, as each is compiled."""
     total = sum(parts, none)
     if jax.process_count() == 1:
         return total

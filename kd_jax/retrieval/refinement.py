@@ -57,7 +57,6 @@ def ranked(
     kept, count = np.flatnonzero(gallery_ids != pairs.JUNK), len(gallery)
     gallery, junk = gallery[kept], _of_kept(junk, kept)
     labels = query_ids, gallery_ids[kept], query_cameras, gallery_cameras[kept]
-    ranking.check_features(query, gallery)
     if _expands(expanded):
         query, gallery = expansion.expanded(query, gallery, devices=devices, **expanded)
     if _reranks(reranked):

@@ -44,7 +44,7 @@ VARIANTS = {
 
 def distances(
     query: Num[np.ndarray, 'q d'],
-    gallery: Num[np.ndarray, 'g d'],
+    gallery: Num[np.ndarray, 'g _'],
     *,
     metric: str,
     variant: str,
@@ -80,7 +80,7 @@ def distances(
 def check(variant: str, k1: int, k2: int, weight: float) -> None:
     """Raise the ValueError of an unknown variant, or of numbers that can not be."""
     if variant not in VARIANTS:
-        raise ValueError(f're-ranking is one of {", ".join(VARIANTS)}, not {variant!r}')
+        raise ValueError(f're-ranking is one of {", ".join(VARIANTS)} (or none), not {variant!r}')
     if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
         raise ValueError(
             're-ranking needs k1 and k2 of 1 or more and a weight from 0 to 1, not '

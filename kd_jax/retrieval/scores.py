@@ -1,5 +1,6 @@
 """What a ranking is worth: cumulative matches, average precisions, inverse negative penalty."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,12 @@ def score(found: Pairs, places: Int32[np.ndarray, 'p'], queries: int, gallery: i
     valid = matches > 0
     scores = (np.where(valid, score, np.nan) for score in scores)
     return Ranking(first_rank.astype(int), *scores, valid, gallery)
+
+
+def joined(parts: Sequence[Ranking]) -> Ranking:
+    """One ranking of the queries of several, of one gallery."""
+    columns = zip(*(part[:-1] for part in parts))
+    return Ranking(*map(np.concatenate, columns), parts[0].gallery_size)
 
 
 def _running_count(flags, rows: Int[np.ndarray, 'p']) -> Int[np.ndarray, 'p']:

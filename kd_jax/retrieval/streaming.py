@@ -40,8 +40,11 @@ def nearest(
     """The `count` nearest of the gallery for every query, or all where there are fewer.
 
     Equally near items keep the gallery's order. Memory is a block of the gallery, on the host and
-    on the devices (one, without them), and at most 64 MiB of distances.
+    on the devices (one, without them), and at most 64 MiB of distances, with what is made of them.
+    Raises ValueError without queries or gallery.
     """
+    if not len(query):
+        raise ValueError('there are no queries')
     fitted, first = None, 0
     index, ordered = np.zeros((len(query), 0), np.int64), np.zeros((len(query), 0), np.float32)
     for block in gallery:
@@ -52,6 +55,9 @@ def nearest(
         index = np.concatenate([index, places + first], axis=1)
         index, ordered = in_order(index, np.concatenate([ordered, values], axis=1), count)
         first += len(block)
+        del placed, block  # before the next are made
+    if fitted is None:
+        raise ValueError('the gallery is empty')
     squared = fitted.squared(ordered, fitted.own(fitted.query(query))[:, None])
     return Nearest(index, distances(squared, metric))
 

@@ -68,8 +68,9 @@ def check(task: Task, same_camera: str) -> None:
 
 def unmatched(task: Task, same_camera: str) -> tuple[int, int]:
     """How many queries the gallery has no item of, and how many only junk."""
-    found = pairs.of_one_identity(_counts(task), labels(task), same_camera, task.junk)
-    return pairs.unmatched(found, len(task.query.pids))
+    return pairs.unmatched(
+        pairs.of_one_identity(_counts(task), labels(task), same_camera, task.junk)
+    )
 
 
 def _counts(task: Task) -> tuple[int, int]:

@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Num
+from absl import logging
+from jaxtyping import Bool, Float32, Int, Int32, Num
 
 from kd_jax.retrieval import counting, streaming, tiles
 from kd_jax.retrieval.metrics import METRICS
 from kd_jax.retrieval.pairs import UNKNOWN
-from kd_jax.retrieval.tiles import Tiled
+from kd_jax.retrieval.tiles import Part
 
-ROWS = 256  # images that are compared with all others at a time
+ROWS = 256  # images at most that are compared with all others at a time
+BLOCK_BYTES = 2**26  # of distances that are held at a time
 BITS = 16  # the lower ones of a distance's 31
 
 # Distances, as `counting.keys`, of pairs of different identities and of pairs of one.
@@ -130,17 +132,29 @@ def _pairs(images: Labelled, metric: str, devices: Sequence[jax.Device] | None) 
     vectors, every = images.vectors, np.arange(len(images.vectors))
     fitted = METRICS[metric](vectors, vectors)
     tiled = tiles.tiled(vectors, fitted, every, devices=devices)
-    for start in range(0, len(vectors), ROWS):
-        rows = np.minimum(np.arange(start, start + ROWS), len(vectors) - 1)  # of one shape
+    size = int(np.clip(BLOCK_BYTES // (4 * len(vectors)), 2, ROWS))
+    for start in range(0, len(vectors), size):
+        logging.log_every_n_seconds(
+            logging.INFO, 'pairs of %d of %d images', 10, start, len(vectors)
+        )
+        rows = np.minimum(np.arange(start, start + size), len(vectors) - 1)  # of one shape
         features = fitted.query(vectors[rows])
         own = fitted.own(features)[:, None]
         later = [tile for tile in tiled.tiles if tile.first + tile.count > start]
-        for part in Tiled(later, tiled.items).distances(features):
-            squared = fitted.squared(np.asarray(part.distances)[:, : part.count], own)
+        first = every[start : start + size]
+        for distances, columns in _slices(tiled._replace(tiles=later).distances(features)):
+            squared = fitted.squared(distances, own)
             keys = counting.keys(streaming.distances(squared, metric))
-            columns = every[part.first : part.first + part.count]
-            first = every[start : start + ROWS]
-            yield _keys(images, keys[: len(first)], first[:, None], columns[None])
+            yield _keys(images, keys[: len(first)], first[:, None], every[columns][None])
+
+
+def _slices(parts: Sequence[Part]) -> Iterator[tuple[Float32[np.ndarray, 'b t'], slice]]:
+    """Some of the columns of a part at a time, as several arrays are made of them."""
+    for part in parts:
+        distances = np.asarray(part.distances)[:, : part.count]
+        for at in range(0, part.count, tiles.LARGEST):
+            some = distances[:, at : at + tiles.LARGEST]
+            yield some, slice(part.first + at, part.first + at + some.shape[1])
 
 
 def _keys(images: Labelled, keys: Int32[np.ndarray, 'b t'], rows, columns) -> Keys:

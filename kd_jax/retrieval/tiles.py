@@ -26,7 +26,7 @@ SHARES = 8  # into which also a small gallery is cut, so that several devices ha
 class Part(NamedTuple):
     """Distances of queries to `count` gallery items from the `first` on, on the host or a device.
 
-    On a device, columns from `count` on fill up, as far as can be.
+    On a device, columns from `count` on only fill up: they are infinitely far.
     """
 
     distances: Num[Array | np.ndarray, 'b t']
@@ -49,13 +49,20 @@ class Tile(NamedTuple):
 
 
 class Tiled(NamedTuple):
-    """A gallery's tiles on the devices of this process, none of more than `items` items."""
+    """A gallery's tiles on the devices of this process, none of more than `items` items.
+
+    `held` is what the host's distances were last written to.
+    """
 
     tiles: list[Tile]
     items: int
+    held: list[Float32[np.ndarray, '_ _']]
 
     def distances(self, query: Float32[np.ndarray, 'b d']) -> list[Part]:
-        """The distances of queries' features to the items of all tiles, on the host in one part."""
+        """The distances of queries' features to the items of all tiles.
+
+        On the host it is one part, and is written over by the next call.
+        """
         devices = {tile.features.device for tile in self.tiles}
         there = {device: jax.device_put(query, device) for device in devices}
         parts = (
@@ -65,7 +72,10 @@ class Tiled(NamedTuple):
         if not devices or not all(map(_is_host, devices)):
             return list(parts)
         first, last = self.tiles[0].first, self.tiles[-1].first + self.tiles[-1].count
-        return [_in_one(parts, len(query), first, last)]
+        shape = len(query), last - first
+        if not self.held or self.held[0].shape != shape:
+            self.held[:] = [np.empty(shape, np.float32)]  # new memory for each call takes long
+        return [_in_one(parts, self.held[0], first)]
 
 
 def tiled(
@@ -82,7 +92,8 @@ def tiled(
     one process of several, the tiles of its own devices are made.
     """
     cuts, size, items = _cuts(len(rows), groups)
-    devices = list(devices or jax.local_devices()[:1])
+    # In order of processes, so that the tiles of each follow one another.
+    devices = sorted(devices or jax.local_devices()[:1], key=lambda one: one.process_index)
     placed = []
     for number, (start, end) in enumerate(pairwise(cuts)):
         device = devices[number * len(devices) // (len(cuts) - 1)]
@@ -91,20 +102,19 @@ def tiled(
             tile = _tile(gallery, rows[start:end], metric, of_tile, size)
             span = (start, end) if groups is None else (groups[start], groups[end - 1] + 1)
             placed.append(Tile(*jax.device_put(tile, device), int(span[0]), int(np.ptp(span))))
-    return Tiled(placed, items)
+    return Tiled(placed, items, [])
 
 
 def _is_host(device: jax.Device) -> bool:
     return device.platform == 'cpu'
 
 
-def _in_one(parts: Iterable[Part], rows: int, first: int, last: int) -> Part:
+def _in_one(parts: Iterable[Part], held: Float32[np.ndarray, 'b g'], first: int) -> Part:
     """Parts that follow one another, each forgotten when it is copied: long rows count faster."""
-    held = np.empty((rows, last - first), np.float32)
     for part in parts:
         into = held[:, part.first - first :][:, : part.count]
         into[:] = np.asarray(part.distances)[:, : part.count]
-    return Part(held, first, last - first)
+    return Part(held, first, held.shape[1])
 
 
 def _cuts(rows: int, groups: Int[np.ndarray, 'k'] | None) -> tuple[list[int], int, int]:
