@@ -17,9 +17,7 @@ FACTS |= {'weights': 'abc', 'image': '32 x 16 x 3, bilinear', 'shots': 1, 'home'
 @functools.cache
 def run() -> Path:
     """A run with checkpoints of two untrained networks, to be left as it is."""
-    where = smoke.HOME / 'photos_run'
-    smoke.planted(where)
-    return where
+    return smoke.once('photos_run', smoke.planted)
 
 
 @functools.cache

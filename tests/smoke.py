@@ -1,24 +1,24 @@
 """Smoke runs that several test files look at, each trained once; take a `copy` to change one."""
 
-import atexit
 import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import jax
+from filelock import FileLock
 from ml_collections import ConfigDict
 
 from kd_jax import checkpoints, recipes, runs, train
 
 ROOT = Path(__file__).parents[1]
-HOME = Path(tempfile.mkdtemp(prefix='kd_jax_tests_'))
-atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+HOME = Path(os.environ['KD_JAX_TESTS']) / 'runs'  # of all workers of a session
+HOME.mkdir(exist_ok=True)
 
 
 def config(name: str = 'umts_carousel') -> ConfigDict:
@@ -29,7 +29,16 @@ def config(name: str = 'umts_carousel') -> ConfigDict:
 @functools.cache
 def finished(name: str = 'umts_carousel') -> Path:
     """The directory of a finished smoke run, to be left as it is."""
-    train.run(config(name), HOME / name)
+    return once(name, functools.partial(train.run, config(name)))
+
+
+def once(name: str, make: Callable[[Path], object]) -> Path:
+    """A directory that is made by the first worker to ask for it, to be left as it is."""
+    done = HOME / f'{name}.done'
+    with FileLock(HOME / f'{name}.lock'):
+        if not done.exists():
+            make(HOME / name)
+            done.touch()
     return HOME / name
 
 

@@ -24,8 +24,10 @@ CUT = {
 
 
 def config_of(method, name):
-    """The smoke config of a method, with a backbone for its student and for its teachers."""
+    """The smoke config of a method, with a backbone for its student and two of its teachers."""
     config = import_module(f'configs.{method}_carousel').get_config('smoke')
+    for one in list(config.teachers)[2:]:
+        del config.teachers[one]
     for each in (config, *config.teachers.values()):
         each.network.name = name
     return config
