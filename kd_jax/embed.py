@@ -8,6 +8,7 @@ FILE.parts.
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from absl import flags, logging
 
 from kd_jax import checkpoints, command, embeddings, own_images, runs
 from kd_jax.data import listing
-from kd_jax.data.layout import ignored
+from kd_jax.data.layout import ignored, some
 from kd_jax.data.listing import Listing
 from kd_jax.data.records import DataError
 from kd_jax.own_images import Network, Part
@@ -38,8 +39,8 @@ NAMED = 5  # images that are told of by name
 def run(network: Network, images: Listing, out: Path, *, dtype: str, batch: int) -> dict[str, Any]:
     """Embed images into a file, which is left as it is where it is finished; its facts.
 
-    Images that cannot be read are left out, by `skipped` in the facts. Raises RunError for a file
-    of another run, of other images or settings, DataError where no image can be read.
+    Images that cannot be read or embedded are left out, by `skipped` in the facts. Raises RunError
+    for a file of another run, of other images or settings, DataError where no image is left.
     """
     embeddings.check_name(out)
     wanted = network.facts | {
@@ -74,7 +75,7 @@ def summary(out: Path, facts: dict[str, Any]) -> str:
         f'{embeddings.by(facts)}'
     ]
     if skipped:
-        lines.append(f'images that could not be read and were left out: {len(skipped):,}')
+        lines.append(f'images that were left out: {len(skipped):,}')
         lines += [f'  {path}: {cause}' for path, cause in list(skipped.items())[:NAMED]]
         lines += ['  ...'] * (len(skipped) > NAMED)
     return '\n'.join(lines)
@@ -138,12 +139,19 @@ def _join(out: Path, folder: Path, wanted: dict[str, Any], images: Listing) -> d
     rows = np.concatenate(rows)
     if not len(rows):
         shutil.rmtree(folder)
-        path, cause = next(iter(bad.items()))
-        raise DataError(f'none of {len(bad)} images can be read, e.g. {path}: {cause}')
+        raise DataError(f'none of {len(bad):,} images can be embedded, e.g. {_most(bad)}')
+    text = 'embedded %d of %d images, %d left out'
+    logging.info(text, len(rows), len(images.paths), len(bad))
     facts = wanted | {'count': len(rows), 'width': width, 'skipped': bad}
     columns = (column[rows] for column in images[1:])
     embeddings.write(out, facts, embeddings.labels(*columns), _vectors(files))
     return facts
+
+
+def _most(bad: dict[str, str]) -> str:
+    """What is wrong with most of the images, and with which."""
+    cause, _ = Counter(bad.values()).most_common(1)[0]
+    return f'{some([path for path in bad if bad[path] == cause])}: {cause}'
 
 
 def _vectors(files: list[Path]) -> Iterator[np.ndarray]:

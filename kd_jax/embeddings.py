@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from kd_jax.data.layout import some
 from kd_jax.data.records import DataError
@@ -53,7 +53,7 @@ class Embeddings(NamedTuple):
         first = 0
         for block in _guarded(self.file, self.read(rows)):
             paths = self.images.column('path').slice(first, len(block))
-            check(str(self.file), block, lambda wrong, paths=paths: paths.filter(wrong).to_pylist())
+            _check_block(self.file, block, paths)
             first += len(block)
             yield block
 
@@ -68,14 +68,10 @@ def check_name(file: Path) -> None:
         raise DataError(f'{file}: embeddings are kept in files called {" or ".join(SUFFIXES)}')
 
 
-def check(where: str, vectors: Float[np.ndarray, 'n d'], paths: Callable) -> None:
-    """DataError for NaN, Inf and zero vectors; `paths(mask)` names the images of some rows."""
-    for wrong, what in (
-        (~np.isfinite(vectors).all(axis=1), 'NaN or Inf in the embeddings'),
-        (~vectors.any(axis=1), 'the embeddings are zero vectors'),
-    ):
-        if wrong.any():
-            raise DataError(f'{where}: {what} of {some(paths(wrong))}; leave these images out')
+def faults(vectors: Float[np.ndarray, 'n d']) -> Shaped[np.ndarray, 'n']:
+    """Why each of some embeddings cannot be compared, '' where it can."""
+    wrong = [~np.isfinite(vectors).all(axis=1), ~vectors.any(axis=1)]
+    return np.select(wrong, ['NaN or Inf', 'only zeros'], '')
 
 
 def read(file: Path) -> Embeddings:
@@ -139,6 +135,16 @@ def _guarded(file: Path, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield from blocks
     except DAMAGE as error:
         raise DataError(f'{file}: cannot be read to its end ({error}); {REMEDY}') from error
+
+
+def _check_block(file: Path, vectors: np.ndarray, paths: pyarrow.ChunkedArray) -> None:
+    """DataError naming the images whose embeddings cannot be compared."""
+    causes = faults(vectors)
+    wrong = causes != ''
+    if wrong.any():
+        cause = causes[wrong][0]
+        named = some(paths.filter(causes == cause).to_pylist())
+        raise DataError(f'{file}: {cause} in the embeddings of {named}; {REMEDY}')
 
 
 def _check_content(found: Embeddings, width: int) -> None:

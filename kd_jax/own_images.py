@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from kd_jax import checkpoints, embedding, embeddings, evaluate, parallel, recipes, trees
@@ -86,7 +86,8 @@ def parts(
 ) -> Iterator[Part]:
     """The parts of a list that begin at `starts`, the next one read while one is embedded.
 
-    `batch` counts images. Raises DataError for embeddings that are NaN, Inf or zero as `dtype`.
+    `batch` counts images. Left out are those that cannot be read, and those whose embeddings are
+    NaN, Inf or zero as `dtype`.
     """
     reader = images.reader(listing.open, _shape(network), network.data['resize'])
     told = _progress(sum(len(listing.paths[start : start + PART]) for start in starts))
@@ -96,26 +97,26 @@ def parts(
             return ahead.submit(_decoded, pool, reader, listing.paths[start : start + PART])
 
         coming = read(starts[0]) if starts else None
-        for start, following in zip(starts, [*starts[1:], None]):
+        for place, start in enumerate(starts):
             rows, pixels, bad = coming.result()
-            coming = None if following is None else read(following)
-            for path, cause in bad.items():
-                logging.warning('leaving out %s: %s', path, cause)
-            found = _embedded(network, pixels, batch, told)
-            vectors = _checked(listing.paths[start + rows], found, dtype)
-            yield Part(start + rows, vectors, bad)
+            coming = read(starts[place + 1]) if place + 1 < len(starts) else None
+            before = place * PART + len(bad)  # no part but the last one of a list is smaller
+            vectors = _embedded(network, pixels, batch, lambda done, to=before: told(to + done))
+            yield _part(listing.paths, start + rows, vectors, bad, dtype)
 
 
 def _decoded(pool, reader, paths) -> tuple[Int[np.ndarray, 'n'], list, dict[str, str]]:
     """Which of the images can be read, their pixels, and what is wrong with the others."""
     found = list(pool.map(partial(_attempt, reader), paths.tolist()))
-    bad = {p: cause for p, cause in zip(paths.tolist(), found) if isinstance(cause, str)}
+    bad = {_shown(p): cause for p, cause in zip(paths.tolist(), found) if isinstance(cause, str)}
     rows = [row for row, image in enumerate(found) if not isinstance(image, str)]
     return np.array(rows, np.int64), [found[row] for row in rows], bad
 
 
 def _attempt(reader: Callable, path: str) -> UInt8[np.ndarray, 'h w c'] | str:
     """An image, or what is wrong with it."""
+    if _shown(path) != path:
+        return 'its name is not UTF-8'
     try:
         return reader(path)
     except ImageError as error:
@@ -126,7 +127,13 @@ def _attempt(reader: Callable, path: str) -> UInt8[np.ndarray, 'h w c'] | str:
         raise
 
 
+def _shown(path: str) -> str:
+    r"""A path that can be written, of which bytes that are not UTF-8 are like \xff."""
+    return path.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+
+
 def _embedded(network: Network, pixels: list, batch: int, told: Callable) -> np.ndarray:
+    """The embeddings of some images; `told(so many of them)` is called after every batch."""
     if not pixels:
         return np.empty((0, 0), np.float32)
     stack, found = np.stack(pixels), []
@@ -134,32 +141,52 @@ def _embedded(network: Network, pixels: list, batch: int, told: Callable) -> np.
     read, sets = lambda of: stack[of], batch // network.shots
     for vectors in embedding.batches(network.embedded, read, rows, sets, network.mesh):
         found.append(vectors)
-        told(len(vectors))
+        told(sum(map(len, found)))
     return np.concatenate(found)
 
 
 def _progress(total: int) -> Callable[[int], None]:
-    """told(count): so many images more are embedded, which is logged every few seconds."""
-    began, done = time.perf_counter(), 0
+    """told(done): so many images are looked at, which is logged every few seconds.
 
-    def told(count):
-        nonlocal done
-        done += count
-        speed = done / max(time.perf_counter() - began, 1e-9)
-        text = 'embedded %d of %d images, %.0f images/s, %.0f s left'
-        line = done, total, speed, (total - done) / speed
-        logging.log_every_n_seconds(logging.INFO, text, SECONDS, *line)
+    The rate is of those after the first batch, for which the network is compiled.
+    """
+    first, began, said = 0, None, 0.0
+
+    def told(done):
+        nonlocal first, began, said
+        now = time.perf_counter()
+        if began is None:
+            first, began, said = done, now, now
+        elif now - said >= SECONDS:
+            said, speed = now, (done - first) / (now - began)
+            text = 'looked at %d of %d images, %.0f images/s, %.0f s left'
+            logging.info(text, done, total, speed, (total - done) / speed)
 
     return told
 
 
-def _checked(paths: np.ndarray, vectors: np.ndarray, dtype: str) -> np.ndarray:
-    """The embeddings as `dtype`."""
-    if dtype == 'float16' and (np.abs(vectors) > np.finfo(np.float16).max).any():
-        raise DataError('some embeddings are larger than float16 can be: give --dtype=float32')
-    vectors = vectors.astype(dtype)
-    embeddings.check('the network', vectors, lambda wrong: paths[wrong].tolist())
-    return vectors
+def _part(
+    paths: np.ndarray, rows: np.ndarray, vectors: np.ndarray, bad: dict[str, str], dtype: str
+) -> Part:
+    """What is kept of the images at `rows`, and the others with what is wrong, which is logged."""
+    kept, causes = _checked(vectors, dtype)
+    good = causes == ''
+    bad = bad | dict(zip(paths[rows[~good]].tolist(), causes[~good].tolist()))
+    for path, cause in bad.items():
+        logging.warning('leaving out %s: %s', path, cause)
+    return Part(rows[good], kept[good], bad)
+
+
+def _checked(
+    vectors: Float[np.ndarray, 'n d'], dtype: str
+) -> tuple[Float[np.ndarray, 'n d'], Shaped[np.ndarray, 'n']]:
+    """The embeddings as `dtype`, and what is wrong with each, '' where nothing is."""
+    with np.errstate(over='ignore'):  # what becomes Inf is found below
+        kept = vectors.astype(dtype)
+    own, cast = embeddings.faults(vectors), embeddings.faults(kept)
+    lost = f'too large or too small for {dtype} (--dtype=float32 would keep it)'
+    causes = [np.strings.add('the network gives ', own), lost]
+    return kept, np.select([own != '', cast != ''], causes, '')
 
 
 def _shape(network: Network) -> tuple[int, int, int]:

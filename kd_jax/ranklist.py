@@ -45,14 +45,16 @@ class Asked(NamedTuple):
     found: list[Item]
 
 
-def verdict(query: tuple[str, str], item: tuple[str, str]) -> str:
+def verdict(query: tuple[str, str], item: tuple[str, str], *, itself: bool = False) -> str:
     """'true', 'false', 'junk' or '', unknown, by identity and camera of a query and an item.
 
-    Junk count for nothing: the query's identity by its own camera, and identity -1.
+    Junk count for nothing: the query itself, its identity by its own camera, and identity -1.
     """
+    if itself or item[0] == JUNK:
+        return 'junk'
     if query[0] in NOBODY or not item[0]:
         return ''
-    if item[0] == JUNK or (query == item and query[1] not in ('', UNKNOWN)):
+    if query == item and query[1] not in ('', UNKNOWN):
         return 'junk'
     return 'true' if query[0] == item[0] else 'false'
 

@@ -5,6 +5,8 @@ Prints the nearest images of the gallery with their distances, 1 - cos or euclid
 be known, match falsely at that rate. Without --index the search is exact.
 """
 
+import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -98,24 +100,25 @@ def by_index(
     if not len(rows):
         return found, float('nan')
     wanted = exact(gallery, query[rows], top, metric)
-    return found, index.recall(found.index[rows], wanted.index)
+    share = index.recall(gallery, query[rows], found.index[rows], wanted.index, metric)
+    return found, share
 
 
 def asked(queries: Queries, gallery: Embeddings, found: Nearest) -> Iterator[Asked]:
     """Every query with what was found."""
+    home, real = Path(gallery.facts['home']), functools.cache(os.path.realpath)
     for image, places, far in zip(queries.images.to_pylist(), *found):
-        there = places >= 0
-        rows = gallery.images.take(places[there]).to_pylist()
-        known = image['identity'], image['camera']
-        items = [
-            Item(
-                **row,
-                distance=float(distance),
-                verdict=ranklist.verdict(known, (row['identity'], row['camera'])),
-            )
-            for row, distance in zip(rows, far[there])
-        ]
+        there, items = places >= 0, []
+        known, file = _known(image), real(queries.home / image['path'])
+        for row, distance in zip(gallery.images.take(places[there]).to_pylist(), far[there]):
+            itself = real(home / row['path']) == file
+            verdict = ranklist.verdict(known, _known(row), itself=itself)
+            items.append(Item(**row, distance=float(distance), verdict=verdict))
         yield Asked(**image, found=items)
+
+
+def _known(image: dict[str, str]) -> tuple[str, str]:
+    return image['identity'], image['camera']
 
 
 def run(given: Request) -> None:
@@ -130,13 +133,25 @@ def run(given: Request) -> None:
         which = given.checkpoint or gallery.facts['checkpoint']
         network = own_images.opened(Path(given.run), which)
         embeddings.check_same(gallery, network.facts, given.run)
+    out = _picture(given)
     if given.calibrate:
         found = calibrate.calibrated(gallery, given.calibrate, metric)
         print(calibrate.table(found, metric), end='\n\n' if given.query else '\n')
     if given.query:
-        _search(given, gallery, metric, _queries(given, network, gallery))
+        _search(given, gallery, metric, _queries(given, network, gallery), out)
     elif given.index:
         index.opened(Path(given.index), gallery, metric)
+
+
+def _picture(given: Request) -> Path | None:
+    """The picture to write, in a folder that is there then, or None; ValueError if no PNG."""
+    if not given.query or given.out == NONE:
+        return None
+    out = Path(given.out or f'{Path(given.query).stem}_ranks.png')
+    if out.suffix.lower() != '.png':
+        raise ValueError(f'--out={out}: the picture is a PNG; call it so, or give none')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def _queries(given: Request, network: Network | None, gallery: Embeddings) -> Queries:
@@ -152,7 +167,9 @@ def _queries(given: Request, network: Network | None, gallery: Embeddings) -> Qu
     return by_network(network, images, given.batch or network.batch)
 
 
-def _search(given: Request, gallery: Embeddings, metric: str, queries: Queries) -> None:
+def _search(
+    given: Request, gallery: Embeddings, metric: str, queries: Queries, out: Path | None
+) -> None:
     if given.index:
         options = given.top, metric, given.recall_queries
         found, share = by_index(Path(given.index), gallery, queries.vectors, *options)
@@ -161,9 +178,8 @@ def _search(given: Request, gallery: Embeddings, metric: str, queries: Queries) 
     listed = list(asked(queries, gallery, found))
     print(ranklist.table(listed))
     if given.index:
-        _tell_recall(given, share, len(listed))
-    if given.out != NONE:
-        out = Path(given.out or f'{Path(given.query).stem}_ranks.png')
+        _tell_recall(given, share, *found.index.shape)
+    if out:
         title = f'{metric} distance among the {gallery.size:,} images of {gallery.file.name}'
         home = Path(gallery.facts['home'])
         opens = (
@@ -174,13 +190,13 @@ def _search(given: Request, gallery: Embeddings, metric: str, queries: Queries) 
         print(f'\nrank list: {out}{few if len(listed) > ranklist.ROWS else ""}')
 
 
-def _tell_recall(given: Request, share: float, queries: int) -> None:
+def _tell_recall(given: Request, share: float, queries: int, nearest: int) -> None:
     """What of the exact search the index found."""
     checked = min(given.recall_queries, queries)
     if not checked:
         print('\nrecall of the index: unknown, as --recall_queries=0')
     else:
-        text = f'{share:.1%} of the {given.top} nearest by exact search, of {checked:,} queries'
+        text = f'{share:.1%} of the {nearest:,} nearest by exact search, of {checked:,} queries'
         print(f'\nrecall of the index: {text}')
 
 
@@ -194,7 +210,7 @@ def main() -> None:
     flag('query', None, 'An image, a folder or CSV of images, or a file of embeddings.')
     flags.DEFINE_enum('names', own['names'], listing.NAMES, own_images.NAMES_HELP)
     number('top', own['top'], 'How many of the gallery are found for each query.', 1)
-    flag('out', None, 'The picture to write (QUERY_ranks.png), or none.')
+    flag('out', None, 'The PNG to write (QUERY_ranks.png), or none.')
     metrics = 'How distances are made; else as the run evaluates.'
     flags.DEFINE_enum('metric', None, ranking.METRICS, metrics)
     rates = 'False-match rates, e.g. 0.001,0.0001: prints the threshold of each.'

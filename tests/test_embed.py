@@ -1,7 +1,9 @@
 """kd_jax.embed: a file that is the same however often it was begun."""
 
+import os
 import signal
 
+import jax.numpy as jnp
 import numpy as np
 import photos
 import pytest
@@ -160,26 +162,70 @@ def test_other_kinds_of_files_are_not_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['images']
 
 
-def test_skipped_images_are_told(tmp_path):
+def test_skipped_images_are_told(tmp_path, caplog):
     names = photos.plant(tmp_path / 'images')
     for name in names[:7]:
         (tmp_path / 'images' / name).write_bytes(b'no image')
-    facts = run(listing.listed(tmp_path / 'images'), tmp_path / 'a.npz')
+    with caplog.at_level('INFO'):
+        facts = run(listing.listed(tmp_path / 'images'), tmp_path / 'a.npz')
+    assert caplog.messages[-1] == 'embedded 5 of 12 images, 7 left out'
     assert facts['count'] == 5
     assert list(facts['skipped']) == names[:7]
     found = embeddings.read(tmp_path / 'a.npz')
     assert found.images.column('path').to_pylist() == names[7:]
     lines = embed.summary(tmp_path / 'a.npz', facts).splitlines()
-    assert lines[1] == 'images that could not be read and were left out: 7'
+    assert lines[1] == 'images that were left out: 7'
     assert len(lines) == 2 + embed.NAMED + 1
     assert names[0] in lines[2]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_names_that_are_not_utf8_are_skipped(tmp_path, name):
+    names = photos.plant(tmp_path / 'images')
+    os.rename(tmp_path / 'images' / names[5], os.fsencode(tmp_path / 'images') + b'/\xff\xfe.png')
+    facts = run(listing.listed(tmp_path / 'images'), tmp_path / name)
+    assert facts['skipped'] == {r'\xff\xfe.png': 'its name is not UTF-8'}
+    found = embeddings.read(tmp_path / name)
+    assert found.images.column('path').to_pylist() == names[:5] + names[6:]
+    assert r'  \xff\xfe.png: its name' in embed.summary(tmp_path / name, found.facts)
+
+
+def giving(*values):
+    """A network whose embeddings are full of one of these numbers in each call, then of ones."""
+    calls = iter(values)
+    return photos.network()._replace(
+        embedded=lambda images: jnp.full((len(images), 4), next(calls, 1), jnp.float32)
+    )
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_cannot_be_compared_is_skipped(tmp_path, name):
+    images = planted(tmp_path)
+    facts = run(images, tmp_path / name, giving(1, np.nan), batch=4)
+    assert facts['skipped'] == dict.fromkeys(images.paths[4:8], 'the network gives NaN or Inf')
+    found = embeddings.read(tmp_path / name)
+    assert found.vectors().tolist() == [[1] * 4] * 8
+    assert found.images.column('path').to_pylist() == [*images.paths[:4], *images.paths[8:]]
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [(np.nan, 'the network gives NaN or Inf'), (1e6, 'too large or too .*--dtype=float32')],
+)
+def test_a_network_all_of_whose_embeddings_are_wrong_is_told(tmp_path, value, message):
+    images = planted(tmp_path)
+    message = rf'none of 12 images .* {images.paths[1]}, .*, \.\.\. \(12\): {message}'
+    with pytest.raises(DataError, match=message):
+        run(images, tmp_path / 'a.npz', giving(*[value] * 3), batch=4, dtype='float16')
+    assert [path.name for path in tmp_path.iterdir()] == ['images']
 
 
 def test_nothing_is_written_without_an_image(tmp_path):
     names = photos.plant(tmp_path / 'images')
     for name in names:
         (tmp_path / 'images' / name).write_bytes(b'no image')
-    with pytest.raises(DataError, match=rf'none of 12 images can be read, e\.g\. {names[0]}: cann'):
+    message = rf'none of 12 images can be embedded, e\.g\. {names[0]} \(1\): cannot identify'
+    with pytest.raises(DataError, match=message):
         run(listing.listed(tmp_path / 'images'), tmp_path / 'a.npz')
     assert [path.name for path in tmp_path.iterdir()] == ['images']
 
@@ -198,7 +244,7 @@ def test_the_command_line(tmp_path):
     assert done[:2] == (
         0,
         f'{out}: 12 images, width {width}, float16, by step 8 of {photos.run()}\n'
-        'images that could not be read and were left out: 1\n'
+        'images that were left out: 1\n'
         '  gone.jpg: No such file or directory\n',
     )
     assert 'leaving out gone.jpg: No such file' in done[2]

@@ -25,7 +25,7 @@ def test_most_of_the_nearest_are_found(tmp_path, metric, dtype):
     file = tmp_path / 'deep' / 'g.usearch'
     found, share = search.by_index(file, gallery, query, 10, metric, checked=20)
     exact = search.exact(gallery, query, 10, metric)
-    assert index.recall(found.index, exact.index) == share > 0.9
+    assert index.recall(gallery, query, found.index, exact.index, metric) == share > 0.9
     assert found.index.shape == (20, 10)
     same = found.index == exact.index
     tolerance = 1e-5 if dtype == 'float32' else 0.02
@@ -54,6 +54,26 @@ def test_it_is_built_once(tmp_path):
     file.unlink()  # as if killed before it was written
     index.opened(file, gallery, 'cosine')
     assert file.exists()
+
+
+def test_a_gallery_may_be_another_where_no_index_was_written(tmp_path):
+    gallery, file = gallery_of(tmp_path), tmp_path / 'g.usearch'
+    index.opened(file, gallery, 'cosine')
+    file.unlink()
+    other = gallery_of(tmp_path, 'other.parquet', count=40, images='other')
+    assert len(index.opened(file, other, 'cosine')) == 40
+    assert len(index.opened(file, other, 'cosine')) == 40
+    with pytest.raises(RunError, match=r"images: 'other' of the index, 'f00' now"):
+        index.opened(file, gallery, 'cosine')
+
+
+@pytest.mark.parametrize('text', ['{"config": 1}', '[]', 'no JSON'])
+def test_a_file_of_something_else_is_not_written_over(tmp_path, text):
+    beside = tmp_path / 'config.json'
+    beside.write_text(text)
+    with pytest.raises(RunError, match=r'config\.json is in the way: .* give another --index'):
+        index.opened(tmp_path / 'config', gallery_of(tmp_path), 'cosine')
+    assert beside.read_text() == text
 
 
 def test_what_is_of_something_else(tmp_path):
@@ -85,7 +105,42 @@ def test_the_version_is_that_of_the_extra():
     assert wanted.strip('"') in (smoke.ROOT / 'tests/requirements.txt').read_text().splitlines()
 
 
-def test_recall_is_the_share_of_the_nearest_that_were_found():
-    exact = np.array([[1, 2, 3], [4, 5, 6]])
-    assert index.recall(exact[:, ::-1], exact) == 1
-    assert index.recall(np.array([[1, 9, 2], [-1, -1, 6]]), exact) == 0.5
+@pytest.mark.parametrize('metric', index.METRICS)
+@pytest.mark.parametrize('dtype', embeddings.DTYPES)
+def test_any_of_equal_images_is_right(tmp_path, metric, dtype):
+    vectors = np.random.default_rng(0).normal(size=(500, 16)).astype(dtype)
+    twice = np.concatenate([vectors, vectors])
+    gallery = embeddings.read(photos.vectors_file(tmp_path / 'g.npz', twice))
+    query = vectors.astype(np.float32)
+    for top in (1, 3):
+        file = tmp_path / f'{top}.usearch'
+        _, share = search.by_index(file, gallery, query, top, metric, checked=500)
+        assert share > 0.99
+
+
+def test_images_that_only_rounding_tells_apart_are_equal(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(500, 64)).astype(np.float32)
+    twice = np.concatenate([vectors, vectors * np.float32(3.3)])  # in the same directions
+    gallery = embeddings.read(photos.vectors_file(tmp_path / 'g.npz', twice))
+    one = np.arange(500)[:, None]
+    for found, exact in ((one, one + 500), (one + 500, one)):
+        assert index.recall(gallery, vectors, found, exact, 'cosine') == 1
+    assert index.recall(gallery, vectors, one[::-1], one, 'cosine') == 0
+
+
+@pytest.mark.parametrize('far', [1, 1e-30, 1e25])
+def test_recall_is_the_share_that_is_as_near_as_the_nearest(tmp_path, far):
+    places = np.array([9, 1, 2, 3, -1, -2, 3.01, 7, -3, 50])  # on a line, with the queries at 0
+    vectors = far * np.stack([places, np.full(10, 5)], axis=1).astype(np.float32)
+    gallery = embeddings.read(photos.vectors_file(tmp_path / 'g.npz', vectors))
+    query = far * np.array([[0, 5], [0, 5]], np.float32)
+
+    def recall(*found):
+        exact = np.array([[1, 4, 2, 5, 3], [4, 1, 5, 2, 8]])
+        return index.recall(gallery, query, np.array(found), exact, 'euclidean')
+
+    assert recall([3, 5, 2, 4, 1], [8, 2, 5, 1, 4]) == 1
+    assert recall([1, 4, 2, 5, 8], [1, 4, 2, 5, 3]) == 1
+    assert recall([1, 4, 2, 5, 6], [1, 4, 2, 5, 3]) == 0.9
+    assert recall([1, 4, 2, 3, 8], [6, 7, -1, -1, -1]) == 0.5
+    assert recall([0, 6, 7, 9, -1], [-1] * 5) == 0

@@ -35,6 +35,21 @@ def test_folders_behind_links_are_read_once(tmp_path):
     assert [path.split('/')[0] for path in listing.listed(home).paths] == ['link', 'link']
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    """Root reads all, so that the system has to be made to refuse."""
+    photos.plant(tmp_path / 'a' / 'deep')
+    scandir, closed = os.scandir, str(tmp_path / 'a')
+
+    def scan(path):
+        if path == closed:
+            raise PermissionError(13, 'Permission denied', path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', scan)
+    with pytest.raises(DataError, match=rf'{closed}: .* cannot be read \(Permission denied\)'):
+        listing.listed(tmp_path)
+
+
 def test_one_file(tmp_path):
     name = photos.plant(tmp_path)[0]
     found = listing.listed(tmp_path / name, 'market')

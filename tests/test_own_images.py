@@ -1,6 +1,7 @@
 """Listed images are read and embedded as a run's evaluation does it."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -94,23 +95,45 @@ def test_what_is_not_an_images_fault_is_raised(tmp_path, monkeypatch):
         embedded(photos.network(), listing.listed(tmp_path))
 
 
-def test_numbers_that_cannot_be_compared_are_not_kept(tmp_path):
-    names = photos.plant(tmp_path, identities=1)
+def test_numbers_that_cannot_be_compared_are_not_kept(tmp_path, caplog):
+    names = photos.plant(tmp_path, identities=2)
+    values = np.array([1, 1e4, 1e6, 1e-9, np.nan, -np.inf, 0, 2], np.float32)
+    network = photos.network()._replace(embedded=lambda _: jnp.tile(values[:, None], 4))
     images = listing.listed(tmp_path)
+    (whole,) = embedded(network, images, batch=8)
+    assert whole.rows.tolist() == [0, 1, 2, 3, 7]
+    np.testing.assert_array_equal(whole.vectors[:, 0], values[whole.rows])
+    given = dict.fromkeys(names[4:6], 'the network gives NaN or Inf')
+    given[names[6]] = 'the network gives only zeros'
+    assert whole.bad == given
+    (half,) = embedded(network, images, batch=8, dtype='float16')
+    assert half.vectors.dtype == np.float16
+    assert half.vectors[:, 0].tolist() == [1, 1e4, 2]
+    lost = 'too large or too small for float16 (--dtype=float32 would keep it)'
+    assert half.bad == given | dict.fromkeys(names[2:4], lost)
+    assert f'leaving out {names[3]}: {lost}' in caplog.text
 
-    def of(value):
-        return photos.network()._replace(
-            embedded=lambda images: jnp.full((len(images), 4), value, jnp.float32)
-        )
 
-    (part,) = embedded(of(1e4), images, dtype='float16')
-    assert part.vectors.dtype == np.float16
-    with pytest.raises(DataError, match='give --dtype=float32'):
-        embedded(of(1e6), images, dtype='float16')
-    with pytest.raises(DataError, match=f'NaN or Inf .* of {names[0]}'):
-        embedded(of(np.nan), images)
-    with pytest.raises(DataError, match='zero vectors'):
-        embedded(of(0), images)
+def test_progress_counts_bad_images_and_leaves_out_compilation(tmp_path, monkeypatch, caplog):
+    names = photos.plant(tmp_path, identities=4)
+    for name in names[:5]:
+        (tmp_path / name).write_bytes(b'no image')
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(own_images, 'time', clock)
+    monkeypatch.setattr(own_images, 'SECONDS', 0)
+    monkeypatch.setattr(own_images, 'PART', 4)
+
+    def slow(batch):
+        clock.now += 2.0 if clock.now else 100.0
+        return jnp.ones((len(batch), 4))
+
+    with caplog.at_level('INFO'):
+        embedded(photos.network()._replace(embedded=slow), listing.listed(tmp_path), batch=4)
+    told = [record.getMessage() for record in caplog.records if record.levelname == 'INFO']
+    assert told == [
+        'looked at 12 of 16 images, 2 images/s, 2 s left',
+        'looked at 16 of 16 images, 2 images/s, 0 s left',
+    ]
 
 
 @pytest.fixture

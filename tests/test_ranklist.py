@@ -20,6 +20,10 @@ from kd_jax.ranklist import FRAMES, Asked, Item
         (('1', '1'), ('2', '1'), 'false'),
         (('1', '1'), ('0', '1'), 'false'),
         (('1', '1'), ('-1', '2'), 'junk'),
+        (('', '1'), ('-1', '2'), 'junk'),
+        (('0', '1'), ('-1', ''), 'junk'),
+        (('-1', '1'), ('-1', '2'), 'junk'),
+        (('-1', '1'), ('1', '2'), ''),
         (('1', '1'), ('', '2'), ''),
         (('', '1'), ('2', '1'), ''),
         (('0', '1'), ('0', '2'), ''),
@@ -28,6 +32,11 @@ from kd_jax.ranklist import FRAMES, Asked, Item
 )
 def test_verdicts(query, item, verdict):
     assert ranklist.verdict(query, item) == verdict
+
+
+@pytest.mark.parametrize('known', [('1', ''), ('1', '2'), ('', ''), ('0', '1')])
+def test_nothing_matches_itself(known):
+    assert ranklist.verdict(known, known, itself=True) == 'junk'
 
 
 def asked_of(queries=2, found=4, name='query.png', verdicts=('true', 'false', 'junk', '')):
@@ -93,6 +102,16 @@ def test_words_are_on_the_page_and_apart(found, name):
     for k, (left, top, right, bottom) in enumerate(known):
         for l2, t2, r2, b2 in known[k + 1 :]:
             assert right <= l2 or r2 <= left or bottom <= t2 or b2 <= top
+
+
+def test_names_are_no_formulas(tmp_path):
+    item = Item('x_$^.png', '$_^b$', '$$', 0.5, 'true')
+    asked = [Asked('a$_^b$.png', r'\$_$', '$^$', [item])]
+    title = 'of $g_^$.parquet'
+    ranklist.draw(asked, open_image, open_image, title, tmp_path / 'ranks.png')
+    found = ranklist.compose(asked, open_image, open_image, title)
+    assert {'a$_^b$.png', title, '$_^b$ $$', r'\$_$ $^$'} < {text.words for text in found.texts}
+    boxes(found)
 
 
 def test_a_long_list_is_drawn_in_part(tmp_path, monkeypatch):

@@ -55,6 +55,33 @@ def test_verdicts_are_by_identity_and_camera(home, monkeypatch, capsys):
         assert verdict == ('junk' if query[:7] == path[:7] else 'true' if same else 'false')
 
 
+def test_an_image_is_no_match_of_itself(monkeypatch, capsys, tmp_path):
+    """Where no camera is known: by the paths of a file, and by those that links lead to."""
+    names = photos.plant(tmp_path / 'images', identities=2, cameras=1)
+    rows = [(name, name[:4]) for name in names]
+    images = photos.table(tmp_path / 'images/labels.csv', rows, 'path,identity')
+    gallery = tmp_path / 'g.parquet'
+    embed.run(photos.network(), listing.listed(images), gallery, dtype='float32', batch=32)
+    (tmp_path / 'link').symlink_to(tmp_path / 'images')
+    for query in (gallery, images, tmp_path / 'link/labels.csv', images.parent):
+        run(monkeypatch, gallery=gallery, run=photos.run(), query=query, top=4)
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+        assert len(rows) == 16
+        for asked, _, path, _, _, *verdict in rows:
+            match = 'true' if asked[:4] == path[:4] else 'false'
+            unknown = [] if query == images.parent else [match]
+            assert verdict == (['junk'] if asked == path else unknown)
+
+
+def test_a_copy_of_an_image_may_match(home, monkeypatch, capsys, tmp_path):
+    for name in photos.plant(tmp_path, identities=3):
+        assert (tmp_path / name).read_bytes() == (home / 'images' / name).read_bytes()
+    photos.table(tmp_path / 'labels.csv', [('0002_c1s1_000001_00.png', 2)], 'path,identity')
+    options = {'gallery': home / 'g.parquet', 'run': photos.run(), 'top': 1}
+    run(monkeypatch, query=tmp_path / 'labels.csv', **options)
+    assert capsys.readouterr().out.splitlines()[1].split()[3:] == ['0.0000', '2', '1', 'true']
+
+
 def test_what_is_found_is_the_same_by_file_and_by_run(home, monkeypatch, capsys):
     shared = {'gallery': home / 'g.parquet', 'run': photos.run()}
     run(monkeypatch, query=home / 'g.parquet', **shared)
@@ -90,6 +117,26 @@ def test_the_picture(home, monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out.endswith('few.png, the first 5 of 12 queries\n')
 
 
+def test_the_picture_lies_in_a_folder_that_is_made(home, monkeypatch, capsys, tmp_path):
+    out = tmp_path / 'deep' / 'er' / 'ranks.PNG'
+    run(monkeypatch, gallery=home / 'g.parquet', query=home / 'g.parquet', out=out)
+    assert capsys.readouterr().out.endswith(f'rank list: {out}\n')
+    with Image.open(out) as drawn:
+        assert drawn.format == 'PNG'
+
+
+def test_a_picture_that_cannot_be_is_told_before_the_search(home, monkeypatch, tmp_path):
+    monkeypatch.setattr(search, 'exact', lambda *_: pytest.fail('searched'))
+    options = {'gallery': home / 'g.parquet', 'query': home / 'g.parquet'}
+    for name in ('ranks.jpg', 'ranks', 'ranks.png.gz'):
+        with pytest.raises(ValueError, match=f'--out=.*/{name}: the picture is a PNG'):
+            run(monkeypatch, out=tmp_path / 'deep' / name, **options)
+    assert not (tmp_path / 'deep').exists()
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(FileExistsError, match='file'):
+        run(monkeypatch, out=tmp_path / 'file' / 'ranks.png', **options)
+
+
 def test_the_recall_of_an_index_is_told(home, monkeypatch, capsys, tmp_path):
     options = {'gallery': home / 'g.parquet', 'index': tmp_path / 'g.usearch'}
     run(monkeypatch, **options)
@@ -103,6 +150,8 @@ def test_the_recall_of_an_index_is_told(home, monkeypatch, capsys, tmp_path):
     assert 'of 5 queries' in capsys.readouterr().out
     run(monkeypatch, recall_queries=0, **options)
     assert 'recall of the index: unknown' in capsys.readouterr().out
+    run(monkeypatch, **options | {'top': 300})
+    assert '100.0% of the 12 nearest by exact search' in capsys.readouterr().out
 
 
 def test_thresholds_of_the_gallery(home, monkeypatch, capsys):

@@ -120,6 +120,12 @@ def test_captions_say_what_is_known():
     assert captions(found) == {'c12 …789012'}
 
 
+def test_a_name_is_no_formula(tmp_path):
+    sheet.draw(source_of({1: 4}), tmp_path / 'a.png', name='a$_^b$', shots=2, views=2)
+    with Image.open(tmp_path / 'a.png') as image:
+        assert image.format == 'PNG'
+
+
 def test_headings_tell_who_has_too_few_images():
     found, _ = sheet_of(source_of({5: 8, 6: 5}))
     told = {text.words: text.colour for text in found.texts if text.align == 'right'}

@@ -10,7 +10,7 @@ import os
 import posixpath
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from absl import logging
@@ -85,13 +85,21 @@ def _of_folder(folder: Path) -> Listing:
 def _files_below(folder: Path) -> list[str]:
     """The paths of all files below a folder, sorted; links to folders are followed once."""
     found, seen = [], set()
-    for where, folders, names in os.walk(folder, followlinks=True):
+    for where, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(where)
         folders[:] = [] if real in seen else sorted(name for name in folders if not ignored(name))
         if real not in seen:
             found += [Path(where, name).relative_to(folder) for name in names if not ignored(name)]
         seen.add(real)
     return sorted(path.as_posix() for path in found)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """DataError for a folder that cannot be read, whose images would be missing unnoticed."""
+    raise DataError(
+        f'{error.filename}: this folder cannot be read ({error.strerror}); allow it, move it away, '
+        f'or list the images in a file {" or ".join(TABLES)}'
+    ) from error
 
 
 def _of_table(file: Path) -> Listing:

@@ -225,5 +225,6 @@ def figure(sheet: Sheet):
     page.figimage(pixels, origin='upper')
     for text in sheet.texts:
         style = {'size': text.size, 'color': text.colour, 'weight': text.weight, 'ha': text.align}
-        page.text(text.x / width, 1 - text.y / height, text.words, va='baseline', **style)
+        style |= {'va': 'baseline', 'parse_math': False}  # as `$` in a name begins no formula
+        page.text(text.x / width, 1 - text.y / height, text.words, **style)
     return page
