@@ -182,3 +182,17 @@ def test_the_checkpoint_of_another_network_is_named(tmp_path, key, value):
     with pytest.raises(RunError, match='no such network') as told:
         checkpoints.restore_network(run)
     assert f'{run}/checkpoints/8' in str(told.value)
+
+
+@pytest.mark.parametrize('key', ['width', 'breadth'])
+def test_a_config_of_another_version_is_told(tmp_path, key):
+    smoke.planted(tmp_path)
+    locked = json.loads((tmp_path / 'config.json').read_text())
+    network = locked['config']['network']
+    if key in network:
+        del network[key]
+    else:
+        network[key] = 1
+    (tmp_path / 'config.json').write_text(json.dumps(locked))
+    with pytest.raises(RunError, match=rf'config\.json is of another version of kd_jax: .*{key}'):
+        checkpoints.restore_network(tmp_path)

@@ -211,8 +211,6 @@ def _places(parts: list[Part], asked: Pairs, summed: Callable) -> Int32[np.ndarr
 def _over_processes(parts: Iterable[Int32[np.ndarray, 'p']], none: Int32[np.ndarray, 'p']):
     """The sum over parts, with those of other processes; in few lengths, as each is compiled."""
     total = sum(parts, none)
-    if jax.process_count() == 1:
-        return total
     filled = np.zeros(-(-len(total) // counting.PIECE) * counting.PIECE, np.int32)
     filled[: len(total)] = total
     return multihost_utils.process_allgather(filled).sum(axis=0, dtype=np.int32)[: len(total)]
