@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
+    {'export', 'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
     {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
     {'embedding', 'embeddings', 'lineage', 'logs', 'ranklist', 'stacked'},
     {'calibrate', 'index', 'scoring'},
     {'comparison', 'evaluate', 'assembly', 'inspect'},
     {'loop', 'opened', 'own_images'},
-    {'embed', 'search'},
+    {'embed', 'exporting', 'search'},
     {'train'},
     {'main'},
 ]
