@@ -101,7 +101,8 @@ def restore_network(run: str | Path, which: str = 'last') -> Restored:
     try:
         network = recipes.network(config, runs.classes_of(run))
     except (TypeError, AttributeError, KeyError) as error:
-        raise RunError(f'{run}: its config.json is of another version of kd_jax: {error}') from error
+        message = f'{run}: its config.json is of another version of kd_jax: {error}'
+        raise RunError(message) from error
     with manager(run, create=False) if (run / 'checkpoints').exists() else _none(run) as found:
         step = found.latest_step() if which == 'last' else found.best_step()
         if step is None:
