@@ -119,13 +119,18 @@ def _teachers(run: Path, restored: Restored) -> list[str]:
     """What of a student's tree each of its teachers has, or which of them is gone."""
     found = []
     try:
-        for name, teacher in lineage.teachers(restored.config, run).items():
-            theirs = checkpoints.restore_network(teacher.run)
-            both = matched(leaves_of(restored), leaves_of(theirs))
-            head = f'a: the student\nb: teachers.{name}, {teacher.run}, step {theirs.step}'
-            found.append(f'{head}\n\n{compared(both)}')
+        teachers = lineage.teachers(restored.config, run)
     except RunError as error:
-        found.append(f'a teacher cannot be read: {error}')
+        return [f'a teacher cannot be read: {error}']
+    for name, teacher in teachers.items():
+        try:
+            theirs = checkpoints.restore_network(teacher.run)
+        except RunError as error:
+            found.append(f'a teacher cannot be read: {error}')
+            continue
+        both = matched(leaves_of(restored), leaves_of(theirs))
+        head = f'a: the student\nb: teachers.{name}, {teacher.run}, step {theirs.step}'
+        found.append(f'{head}\n\n{compared(both)}')
     return found
 
 
