@@ -13,9 +13,9 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
-from kd_jax import checkpoints, embedding, evaluate, export, own_images, runs, trees
+from kd_jax import checkpoints, evaluate, export, own_images, runs, trees
 from kd_jax.checkpoints import Restored
 from kd_jax.data import augment
 from kd_jax.export import Student
@@ -97,7 +97,7 @@ def checked(student: Student, network: Network) -> list[Checked]:
     """A loaded student beside its run's network, on the first of the same images of noise."""
     size = (max(BATCHES), *student.size)
     images = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    wanted, found = embedded(network, images), []
+    wanted, found = own_images.embedded(network, images, len(images) * network.shots), []
     for batch in BATCHES:
         vectors = np.asarray(student(images[:batch]))
         seconds = []
@@ -108,13 +108,6 @@ def checked(student: Student, network: Network) -> list[Checked]:
         apart = difference(vectors, wanted[:batch])
         found.append(Checked(batch, apart, 1e3 * min(seconds) / batch))
     return found
-
-
-def embedded(network: Network, images: UInt8[np.ndarray, 'b h w c']) -> Float[np.ndarray, 'b d']:
-    """The run's own embeddings of images."""
-    rows = np.repeat(np.arange(len(images))[:, None], network.shots, axis=1)
-    read, sets = lambda of: images[of], len(images)
-    return embedding.embed_rows(network.embedded, read, rows, sets, network.mesh)
 
 
 def difference(found: Float[np.ndarray, 'b d'], wanted: Float[np.ndarray, 'b d']) -> float:

@@ -1,7 +1,6 @@
 """A run as a notebook wants it, opened by `kd_jax.open_run`."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from ml_collections import ConfigDict
 
-from kd_jax import checkpoints, embedding, evaluate, parallel, recipes, runs
+from kd_jax import checkpoints, own_images, runs
 from kd_jax.checkpoints import Restored
 from kd_jax.methods import supervised
 from kd_jax.trees import Tree
@@ -77,22 +76,17 @@ def _numbers(row: dict, prefix: str = '') -> dict[str, int | float]:
 def embedder(restored: Restored, label: str) -> Callable[[Any], np.ndarray]:
     """embed(images uint8[b, h, w, 3]) -> float32[b, d], by a run's method, on all devices.
 
-    Networks that read stacked shots are shown each image that many times, as by
-    `evaluate.shots_of=image`. Raises ValueError for images of another type or size.
+    Raises ValueError for images of another type or size.
     """
-    config, mesh = restored.config, parallel.mesh()
-    embedded, variables = evaluate.opened(restored, mesh)
-    shots = config.sampling.shots if recipes.reads(config) == 'stacked' else 1
+    config, network = restored.config, own_images.of(restored)
     shape = (config.data.height, config.data.width, config.data.channels)
-    given = partial(embedded, variables)
 
     def embed(images: Any) -> Float[np.ndarray, 'b d']:
         images = _checked(images, shape, label)
         if not len(images):
             return embed(np.zeros((1, *shape), np.uint8))[:0]
-        rows = np.repeat(np.arange(len(images))[:, None], shots, axis=1)
-        sets = min(config.evaluate.batch // shots, _power(len(images)))
-        return embedding.embed_rows(given, lambda of: images[of], rows, sets, mesh)
+        batch = min(config.evaluate.batch, network.shots * _power(len(images)))
+        return own_images.embedded(network, images, batch)
 
     return embed
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from kd_jax import checkpoints, embedding, embeddings, evaluate, parallel, recipes, trees
+from kd_jax.checkpoints import Restored
 from kd_jax.data import images
 from kd_jax.data.images import ImageError
 from kd_jax.data.listing import Listing
@@ -30,7 +31,7 @@ ABSENT = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryErr
 class Network(NamedTuple):
     """A run's network: `embedded(uint8 images[s, n, h, w, c]) -> float[s, d]`, `n` = `shots`.
 
-    `facts` are what its embeddings depend on, and by which they are told apart.
+    `facts` are what its embeddings depend on, and by which they are told apart; `of` gives none.
     """
 
     embedded: Callable
@@ -50,25 +51,43 @@ class Part(NamedTuple):
 
 
 def opened(run: Path, which: str) -> Network:
-    """The network of a run's checkpoint; RunError where there is none.
+    """The network of a run's checkpoint; RunError where there is none."""
+    restored = checkpoints.restore_network(run, which)
+    config, network = restored.config, of(restored)
+    shots = network.shots
+    if recipes.reads(config) == 'stacked':
+        logging.info('%s reads %d shots: it is shown each image %d times', run, shots, shots)
+    facts = {'run': str(run), 'checkpoint': which, 'step': restored.step}
+    facts |= {'weights': _weights(restored.variables, config), 'shots': shots}
+    facts |= {'image': '{height} x {width} x {channels}, {resize}'.format(**network.data)}
+    facts |= {'metric': config.evaluate.metric}
+    return network._replace(facts=facts)
+
+
+def of(restored: Restored) -> Network:
+    """The network that was restored, without facts: those of weights take a while.
 
     One that reads stacked shots is shown each image that many times, as by
     `evaluate.shots_of=image`.
     """
-    restored = checkpoints.restore_network(run, which)
     config, mesh = restored.config, parallel.mesh()
     embedded, variables = evaluate.opened(restored, mesh)
-    stacked = recipes.reads(config) == 'stacked'
-    shots = config.sampling.shots if stacked else 1
-    if stacked:
-        logging.info('%s reads %d shots: it is shown each image %d times', run, shots, shots)
+    shots = config.sampling.shots if recipes.reads(config) == 'stacked' else 1
     data = {key: config.data[key] for key in ('height', 'width', 'channels', 'resize')}
-    facts = {'run': str(run), 'checkpoint': which, 'step': restored.step}
-    facts |= {'weights': _weights(restored.variables, config), 'shots': shots}
-    facts |= {'image': '{height} x {width} x {channels}, {resize}'.format(**data)}
-    facts |= {'metric': config.evaluate.metric}
-    given = partial(embedded, variables)
-    return Network(given, mesh, data, shots, config.evaluate.batch, facts)
+    return Network(partial(embedded, variables), mesh, data, shots, config.evaluate.batch, {})
+
+
+def embedded(
+    network: Network, images: UInt8[np.ndarray, 'b h w c'], batch: int
+) -> Float[np.ndarray, 'b d']:
+    """The embeddings of images; `batch` counts what the network reads, each of its shots."""
+    return embedding.embed_rows(*_arguments(network, images, batch))
+
+
+def _arguments(network: Network, images: UInt8[np.ndarray, 'b h w c'], batch: int) -> tuple:
+    """What `embedding.batches` takes: each image is read as often as the network has shots."""
+    rows = np.repeat(np.arange(len(images))[:, None], network.shots, axis=1)
+    return network.embedded, lambda of: images[of], rows, batch // network.shots, network.mesh
 
 
 def _weights(variables: trees.Tree, config: ConfigDict) -> str:
@@ -101,7 +120,7 @@ def parts(
             rows, pixels, bad = coming.result()
             coming = read(starts[place + 1]) if place + 1 < len(starts) else None
             before = place * PART + len(bad)  # no part but the last one of a list is smaller
-            vectors = _embedded(network, pixels, batch, lambda done, to=before: told(to + done))
+            vectors = _followed(network, pixels, batch, lambda done, to=before: told(to + done))
             yield _part(listing.paths, start + rows, vectors, bad, dtype)
 
 
@@ -132,14 +151,12 @@ def _shown(path: str) -> str:
     return path.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 
-def _embedded(network: Network, pixels: list, batch: int, told: Callable) -> np.ndarray:
+def _followed(network: Network, pixels: list, batch: int, told: Callable) -> np.ndarray:
     """The embeddings of some images; `told(so many of them)` is called after every batch."""
     if not pixels:
         return np.empty((0, 0), np.float32)
-    stack, found = np.stack(pixels), []
-    rows = np.repeat(np.arange(len(stack))[:, None], network.shots, axis=1)
-    read, sets = lambda of: stack[of], batch // network.shots
-    for vectors in embedding.batches(network.embedded, read, rows, sets, network.mesh):
+    found = []
+    for vectors in embedding.batches(*_arguments(network, np.stack(pixels), batch)):
         found.append(vectors)
         told(sum(map(len, found)))
     return np.concatenate(found)
