@@ -1,4 +1,7 @@
-"""A run is a directory: config.json, metrics.jsonl, events, checkpoints/, result.json."""
+"""A run is a directory: config.json, metrics.jsonl, events, checkpoints/, result.json.
+
+Of several processes that train together, the first writes its files.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -33,14 +37,14 @@ def start(run: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
         return
     found = _locked(run)
     found.pop('versions', None)
-    _refuse(run, _differences(_flat(found), _flat(wanted)))
+    _refuse(run, _differences(flat(found), flat(wanted)))
 
 
 def check_same(run: Path, config: ConfigDict, but: tuple[str, ...]) -> None:
     """RunError naming what differs from the run's config in other parts than `but`."""
     pair = _locked(run)['config'], json.loads(config.to_json())
     parts = ({key: part for key, part in tree.items() if key not in but} for tree in pair)
-    _refuse(run, _differences(*map(_flat, parts)))
+    _refuse(run, _differences(*map(flat, parts)))
 
 
 def _refuse(run: Path, differences: list[str]) -> None:
@@ -103,6 +107,8 @@ def rewind_metrics(run: Path, step: int) -> None:
 
 def append_metrics(run: Path, row: dict) -> None:
     """Add one row to metrics.jsonl."""
+    if jax.process_index():
+        return
     with open(run / 'metrics.jsonl', 'a') as file:
         file.write(json.dumps(row) + '\n')
 
@@ -113,6 +119,8 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
+    if jax.process_index():
+        return
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     temporary.write_text(text)
     os.replace(temporary, path)
@@ -134,7 +142,7 @@ def _locked(run: Path) -> dict:
     return found
 
 
-def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
+def flat(tree: Any, prefix: str = '') -> dict[str, Any]:
     """Leaves by dotted path, without where a data set's images lie."""
     if not isinstance(tree, dict):
         names_path = prefix.rpartition('.')[0] == 'config.teachers'
@@ -142,7 +150,7 @@ def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
         is_path = names_path and isinstance(tree, str) and tree
         return {prefix: os.path.abspath(tree) if is_path else tree}
     keys = [k for k in tree if not (prefix.split('.')[-1] == 'data' and k in WHERE)]
-    parts = (_flat(tree[k], f'{prefix}.{k}' if prefix else k) for k in keys)
+    parts = (flat(tree[k], f'{prefix}.{k}' if prefix else k) for k in keys)
     return {key: value for part in parts for key, value in part.items()}
 
 
