@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {'export', 'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
     {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
-    {'embedding', 'embeddings', 'lineage', 'logs', 'ranklist', 'stacked'},
-    {'calibrate', 'index', 'scoring'},
+    {'embedding', 'embeddings', 'leaf_table', 'lineage', 'logs', 'ranklist', 'stacked'},
+    {'calibrate', 'differences', 'index', 'scoring'},
     {'comparison', 'evaluate', 'assembly', 'inspect'},
     {'loop', 'opened', 'own_images'},
     {'embed', 'exporting', 'search'},

@@ -2,87 +2,20 @@
 
 import json
 import os
-import re
+import shutil
 
 import jax
 import numpy as np
 import pytest
 import smoke
+from sections import section
 
-from kd_jax import checkpoints, inspect, lineage, networks, runs, trees
+from kd_jax import checkpoints, inspect, leaf_table, lineage, runs, trees
 from kd_jax.runs import RunError
 
 
 def leaves(run, which='last'):
-    return inspect.leaves_of(checkpoints.restore_network(run, which))
-
-
-def section(text, head):
-    """The cells of the lines of a section, by the first of each; cells are two spaces apart."""
-    (found,) = (part for part in text.split('\n\n') if part.startswith(head))
-    return {first.strip(): rest for first, *rest in map(_cells, found.splitlines()[1:])}
-
-
-def _cells(line):
-    return re.split(r'(?<=\S)\s{2,}', line)
-
-
-def test_the_tree_is_told_leaf_by_leaf():
-    run = smoke.finished('supervised_carousel')
-    variables = checkpoints.restore_network(run).variables
-    found = section(inspect.text(run), 'name')
-    kernel = np.asarray(variables['params']['layer2_0']['conv1']['kernel'], np.float64)
-    shown = ['3x3x4x8', '288', f'{np.linalg.norm(kernel):.4g}', 'float32']
-    assert found['layer2_0/conv1/kernel'] == shown
-    var = np.asarray(variables['batch_stats']['bn1']['var'], np.float64)
-    assert found['bn1/var'] == ['4', '4', f'{np.linalg.norm(var):.4g}', 'float32']
-    names = {path.split('/', 1)[1] for path in trees.named(variables)}
-    assert {name for name in found if '/' in name} == names
-
-
-def test_modules_stages_and_all_are_summed():
-    run = smoke.finished('supervised_carousel')
-    variables = checkpoints.restore_network(run).variables
-    text = inspect.text(run)
-    values = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(variables['params'])])
-    norm = np.linalg.norm(values.astype(np.float64))
-    counts = [trees.size(variables[kind]) for kind in inspect.KINDS]
-    found = section(text, 'bn1')  # stages, below the tree
-    assert found['total'] == [*(f'{n:,}' for n in counts), f'{norm:.4g}', 'float32']
-    of_stage = trees.size(variables['params']['layer2_0'])
-    assert found['layer2'][0] == section(text, 'name')['layer2_0'][0] == f'{of_stage:,}'
-    assert [*found] == ['conv1', 'layer1', 'layer2', 'layer3', 'layer4', 'neck', 'total']
-
-
-def test_blocks_are_told_in_their_order():
-    """Also where there are ten and more of them, as in MobileNet and DenseNet."""
-    leaf = np.ones(2, np.float32)
-    names = [f'features{number}' for number in (1, 2, 10, 11)]
-    text = inspect.tree({f'params/{name}/a': leaf for name in reversed(names)})
-    assert [*section(text, 'features1 ')] == [*names[1:], 'total']
-
-
-def test_numbers_that_are_no_float32_are_told():
-    found = {'params/a/half': np.full(4, 3, jax.numpy.bfloat16), 'params/a/nan': np.array(np.nan)}
-    rows = section(inspect.tree(found), 'name')
-    assert rows['a/half'] == ['4', '4', '6', 'bfloat16']
-    assert rows['a/nan'] == ['scalar', '1', 'nan', 'float64']
-    assert rows['a'] == ['5', 'nan', 'bfloat16 float64']
-
-
-def test_the_tree_of_a_resnet50_is_readable():
-    options = {'width': 64, 'stem': 'imagenet', 'last_block_relu': 'all', 'neck': 'bnneck'}
-    options |= {'neck_width': 512, 'inflate': 1, 'dtype': 'float32', 'conv': 'xla'}
-    network = networks.create(
-        'resnet50', classes=702, last_stride=1, batch_norm='device', **options
-    )
-    image = jax.ShapeDtypeStruct((1, 256, 128, 3), 'float32')
-    shapes = trees.named(jax.eval_shape(network.init, jax.random.key(0), image))
-    text = inspect.tree({path: np.ones(x.shape, x.dtype) for path, x in shapes.items()})
-    assert max(map(len, text.splitlines())) <= 100
-    stages = section(text, 'bn1')
-    assert [*stages] == ['conv1', 'layer1', 'layer2', 'layer3', 'layer4', 'neck', 'total']
-    assert stages['total'][:2] == ['24,947,776', '57,216']
+    return leaf_table.leaves_of(checkpoints.restore_network(run, which))
 
 
 def test_a_t_net_shares_all_shapes_but_of_its_first_convolution():
@@ -118,78 +51,27 @@ def test_every_teacher_is_told_of():
     assert 'a: the student' not in inspect.text(smoke.finished('supervised_carousel'))
 
 
+@pytest.mark.parametrize('given', [False, True], ids=['trained first', 'named by a path'])
+def test_one_of_several_teachers_is_gone(tmp_path, given):
+    """The other is told of as before, however the config names the one that is gone."""
+    run = smoke.copy(smoke.finished('factorized_carousel'), tmp_path / 'run')
+    gone, rest = run / 'teachers' / 'part0', 'a: the student\nb: teachers.part1'
+    _, expected = inspect.text(run).split(rest)
+    if given:
+        locked = json.loads((run / 'config.json').read_text())
+        locked['config']['teachers']['part0'] = str(gone)
+        runs.write_json(run / 'config.json', locked)
+    shutil.rmtree(gone)
+    message = f'a teacher cannot be read: {gone} is no run: it has no config.json'
+    assert inspect.text(run).endswith(f'\n\n{message}\n\n{rest}{expected}')
+
+
 def test_a_teacher_that_is_gone_hides_nothing_else(tmp_path):
     run = smoke.copy(smoke.finished('umts_carousel'), tmp_path / 'run')
     (run / 'teachers').rename(run / 'away')
     text = inspect.text(run)
     assert f'a teacher cannot be read: {run}/teachers/teacher is no run' in text
     assert section(text, 'at export')['heads']
-
-
-def test_what_is_equal_is_named_by_the_largest_module():
-    leaf = np.arange(3.0)
-    one = {f'params/{name}': leaf for name in ('a/x/k', 'a/x/b', 'a/y/k', 'b/x/k', 'c/k', 'd/k')}
-    other = one | {'params/a/y/k': leaf + 1, 'params/c/k': np.ones(4), 'params/e/x/k': leaf}
-    del other['params/d/k']
-    both = inspect.matched(one, other)
-    text = inspect.compared(both)
-    assert 'equal: a/x/*, b/*\n' in text
-    assert text.endswith('only in a: d/*\n\nonly in b: e/*')
-    assert section(text, 'of other shapes') == {'c/k': ['3', '4']}
-    assert section(text, 'of one name')['total'][:2] == ['4', '3']
-
-
-def test_networks_with_nothing_in_common():
-    one, other = ({f'params/{name}/k': np.ones(2)} for name in 'ab')
-    text = inspect.compared(inspect.matched(one, other))
-    assert section(text, 'of one name') == {'total': ['0', '0']}
-    assert 'only in a: a/*\n\nonly in b: b/*' in text
-
-
-@pytest.mark.parametrize(
-    ('a', 'b', 'expected'), [([3, 4], [3, 3], 0.2), ([0, 0], [0, 0], 0), ([0, 0], [0, 1], np.inf)]
-)
-def test_distance(a, b, expected):
-    assert inspect.distance([(np.array(a), np.array(b))]) == pytest.approx(expected)
-
-
-def test_two_runs_differ_in_config_and_values(tmp_path):
-    run = smoke.finished('supervised_carousel')
-    smoke.planted(tmp_path / 'planted')
-    text = inspect.text(run, tmp_path / 'planted')
-    assert f'a: {run}, step 8\nb: {tmp_path}/planted, step 8' in text
-    fingerprint = f"'{runs.fingerprint_of(run)}' -> ''"
-    assert section(text, 'settings that differ') == {'fingerprint': [fingerprint]}
-    equal = section(text, 'of one name')['total'][1]
-    pair = leaves(run), leaves(tmp_path / 'planted')
-    same = [np.array_equal(a, b) for a, b in zip(*(tree.values() for tree in pair))]
-    assert int(equal) == sum(same) < len(same)
-
-
-def test_config_keys_that_differ():
-    text = inspect.text(smoke.finished('vkd_carousel'), smoke.finished('supervised_carousel'))
-    found = section(text, 'settings that differ')
-    assert found['config.method.name'] == ["'vkd' -> 'supervised'"]
-    assert found['config.teachers.teacher'] == ['{...} -> (absent)']
-    assert not [key for key in found if key.startswith('config.network')]
-
-
-def test_a_copy_differs_in_nothing(tmp_path):
-    run = smoke.finished('supervised_carousel')
-    text = inspect.text(run, smoke.copy(run, tmp_path / 'copy'))
-    assert 'no settings differ' in text
-    total = section(text, 'of one name')['total']
-    assert total == [total[0], total[0], '0', '0']
-
-
-def test_subtrees_and_values_that_differ():
-    one = {'a': 1, 'b': {'c': 1.0, 'd': (1, 2)}, 'e': {'f': 1}}
-    other = {'a': 1, 'b': {'c': 1, 'd': (1, 3)}, 'e': 'runs/f', 'g': None}
-    assert list(inspect.differing(one, other)) == [
-        ('b.d', (1, 2), (1, 3)),
-        ('e', {'f': 1}, 'runs/f'),
-        ('g', inspect.ABSENT, None),
-    ]
 
 
 @pytest.mark.parametrize(
