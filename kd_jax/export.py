@@ -7,7 +7,7 @@ alone runs it, without kd_jax:
     function = jax.export.deserialize(bytearray(zipfile.ZipFile(FILE).read('function')))
     embeddings = jax.jit(function.call)(images)  # uint8[b, h, w, c] -> float32[b, d]
 
-FILE.safetensors holds the variables instead, in PyTorch's names.
+FILE.safetensors holds the variables instead, in PyTorch's names; that also of a run in training.
 """
 
 import json
@@ -91,7 +91,7 @@ def main() -> None:
     """The command line: --run=DIR --out=FILE [--checkpoint=last|best]."""
     from kd_jax import checkpoints, command, exporting
 
-    flags.DEFINE_string('run', None, 'The finished run whose student is exported.', required=True)
+    flags.DEFINE_string('run', None, 'The run whose student is exported.', required=True)
     flags.DEFINE_string(
         'out',
         None,

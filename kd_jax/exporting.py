@@ -19,7 +19,7 @@ from kd_jax import checkpoints, evaluate, export, own_images, runs, trees
 from kd_jax.checkpoints import Restored
 from kd_jax.data import augment
 from kd_jax.export import Student
-from kd_jax.networks import pretrained, torch_names
+from kd_jax.networks import pretrained, state_dicts, torch_names
 from kd_jax.own_images import Network
 from kd_jax.runs import RunError
 
@@ -41,18 +41,22 @@ class Checked(NamedTuple):
 
 
 def run(path: Path, which: str, out: Path) -> str:
-    """Write the student of a finished run to a new file; what it is, in some lines.
+    """Write the student of a run to a new file; what it is, in some lines.
 
-    Raises RunError for a run that is none or not finished, for a file that exists, and, leaving no
-    file, where what was written does not embed as the run does.
+    Raises RunError for a run that is none, for a function of one that is not finished, for a file
+    that exists or is of another kind, and, leaving no file, where what was written does not embed
+    as the run does.
     """
+    torch = out.suffix == TORCH
+    if out.suffix in state_dicts.SUFFIXES and not torch:  # a function would be taken for weights
+        raise RunError(f'{out}: weights are written to files {TORCH}')
     if out.exists():
         raise RunError(f'{out} exists, and is left as it is: give another --out, or remove it')
     runs.config_of(path)
-    if runs.result_of(path) is None:
+    if not torch and runs.result_of(path) is None:
         raise RunError(f'{path} is not finished: train it to its end')
     restored, network = checkpoints.restore_network(path, which), own_images.opened(path, which)
-    written = _torch if out.suffix == TORCH else _function
+    written = _torch if torch else _function
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f'.{os.getpid()}.{out.name}')
     try:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from kd_jax import checkpoints, evaluate, export, exporting, own_images, parallel, recipes, runs
 from kd_jax.checkpoints import Restored
-from kd_jax.networks import pretrained, torch_names
+from kd_jax.networks import pretrained, state_dicts, torch_names
 from kd_jax.runs import RunError
 
 COMMAND = '-m', 'kd_jax.export'
@@ -335,6 +335,14 @@ def test_runs_that_are_none_or_not_finished(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize('suffix', ['.pth', '.pt', '.npz'])
+def test_weights_in_other_files(tmp_path, suffix):
+    out = tmp_path / f'a{suffix}'
+    with pytest.raises(RunError, match=f'{out}: weights are written to files .safetensors'):
+        exporting.run(smoke.finished(), 'last', out)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(('change', 'told'), [(1.01, r'\d\.\de-0\d'), (np.nan, 'nan')])
 def test_a_file_that_does_not_embed_as_the_run_is_not_kept(tmp_path, monkeypatch, change, told):
     made = exporting.function_of
@@ -369,6 +377,21 @@ def test_tensors_are_read_again_bit_for_bit(tmp_path, part):
     assert (metadata['step'], metadata['run']) == ('8', str(run))
     assert json.loads(metadata['network'])['name'] == 'resnet10'
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_tensors_of_a_run_that_is_not_finished(tmp_path):
+    """Of the checkpoint that was asked for, while the run goes on."""
+    found = {which: tmp_path / f'{which}.safetensors' for which in checkpoints.WHICH}
+    for which, file in found.items():
+        exporting.run(photos.run(), which, file)
+    kernels = [state_dicts.read(file)['conv1.weight'] for file in found.values()]
+    wanted = [
+        checkpoints.restore_network(photos.run(), which).variables['params']['conv1']['kernel']
+        for which in found
+    ]
+    for kernel, one in zip(kernels, wanted):
+        np.testing.assert_array_equal(kernel, torch_names.to_torch(np.asarray(one)))
+    assert not np.array_equal(*kernels)
 
 
 def test_a_network_without_names_in_pytorch_is_told(tmp_path, monkeypatch):

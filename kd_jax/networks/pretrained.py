@@ -1,16 +1,11 @@
-"""Weights from and for PyTorch: an ImageNet start, and the export of a run's student.
+"""Weights from and for PyTorch: an ImageNet start, and a student's variables in torch's names."""
 
-python -m kd_jax.networks.pretrained export --run=DIR --to=FILE.safetensors
-"""
-
-import json
 import re
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from absl import flags, logging
+from absl import logging
 
 from kd_jax import trees
 from kd_jax.networks import state_dicts
@@ -124,28 +119,3 @@ def _list(names: dict[str, str], kept: set[str]) -> str:
     modules = {path.split('/', 1)[1] for path, name in names.items() if name in kept}
     parts = {re.match(r'neck/\w+|\w+', module)[0] for module in modules}
     return ', '.join(sorted(parts)) or 'none'
-
-
-def main() -> None:
-    """The command line: export --run=DIR --to=FILE.safetensors [--checkpoint=last|best]."""
-    from kd_jax import checkpoints, command
-
-    flags.DEFINE_string('run', None, 'The run whose student is exported.', required=True)
-    flags.DEFINE_string('to', None, 'The file to write, .safetensors.', required=True)
-    flags.DEFINE_enum('checkpoint', 'last', checkpoints.WHICH, 'Which of its checkpoints.')
-
-    def run(arguments):
-        if arguments[1:] != ['export']:
-            sys.exit(__doc__)
-        network, variables, config, step = checkpoints.restore_network(
-            flags.FLAGS.run, flags.FLAGS.checkpoint
-        )
-        facts = {'network': json.dumps(config.network.to_dict()), 'step': str(step)}
-        number = export(network, variables, flags.FLAGS.to, **facts)
-        print(f'wrote {number} tensors of step {step} of {flags.FLAGS.run} to {flags.FLAGS.to}')
-
-    command.start(run)
-
-
-if __name__ == '__main__':
-    main()
