@@ -15,7 +15,7 @@ FLOORS = [
     {'embedding', 'embeddings', 'leaf_table', 'lineage', 'logs', 'ranklist', 'stacked'},
     {'calibrate', 'differences', 'index', 'scoring'},
     {'comparison', 'evaluate', 'assembly', 'inspect'},
-    {'loop', 'opened', 'own_images'},
+    {'analysis', 'loop', 'opened', 'own_images'},
     {'embed', 'exporting', 'search'},
     {'train'},
     {'main'},
