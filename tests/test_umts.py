@@ -1,63 +1,35 @@
-from functools import partial
+"""UMTS: the terms of its loss, and what the T-net gives."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from jax.sharding import PartitionSpec as P
+import umts_networks
 from network_options import create
-from random_trees import random_init, random_variables
+from random_trees import random_init
+from umts_networks import (
+    LABELS,
+    OBJECTIVE,
+    OPTIONS,
+    REID,
+    SETS,
+    SHOTS,
+    UKD,
+    make,
+    near,
+    singles,
+    stacked,
+    t_net,
+    teacher_variables,
+)
 
-from kd_jax import heads, loop, optimizers, parallel, trees
-from kd_jax.heads import Matched
+from kd_jax import trees
 from kd_jax.methods import supervised, umts
-from kd_jax.views import Batch
-
-SETS, SHOTS = 4, 2
-LABELS = [3, 1, 3, 0]
-OBJECTIVE = {'label_smoothing': 0.1, 'margin': 0.3}
-OPTIONS = {'stages': (1, 2, 3, 4, 5), 'weights': (0.1, 0.2, 0.3, 0.4, 0.5)}
-OPTIONS |= {'reductions': (1, 2, 2, 4, 4), 'uncertainty': True, 'joint': False}
-OPTIONS |= {'teacher_reads': 'stacked', 'teacher_head': 'trained', 'head_bn_affine': False}
-OPTIONS |= {'feature': 'embedding', **OBJECTIVE}
-ADAM = {'name': 'adam', 'learning_rate': 5e-3, 'weight_decay': 5e-4, 'schedule': 'constant'}
-ADAM |= {'warmup': 'linear', 'warmup_epochs': 0.0, 'warmup_start': 0.0}
-ADAM |= {'boundaries': (), 'factor': 1.0, 'final': 1.0, 'epochs': 1.0, 'steps_per_epoch': 1}
-REID = ('identity', 'triplet')
-T_REID = ('teacher_identity', 'teacher_triplet')
-UKD = tuple(f'stage{b}' for b in umts.STAGES)
-
-
-def t_net():
-    """Another neck and width, so that the two can not be mistaken for each other."""
-    return create(neck='fc_bn_relu')
-
-
-def make(**changes):
-    options = OPTIONS | changes
-    teachers = {} if options['joint'] else {'teacher': t_net()}
-    return umts.make(create(axis_name=options.get('axis_name')), teachers, **options)
-
-
-def near(actual, expected):
-    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
-
-
-def nonzero(tree):
-    return any(leaf.any() for leaf in jax.tree.leaves(tree))
 
 
 @pytest.fixture(scope='module')
 def batch():
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(SETS, SHOTS, 16, 16, 3)), jnp.float32)
-    shots = jnp.zeros((SETS, SHOTS), jnp.uint32)
-    return Batch(images, jnp.array(LABELS), shots.astype(int), shots)
-
-
-def teacher_variables(channels):
-    return random_init(t_net().init, jnp.zeros((1, 16, 16, channels)), seed=1)
+    return umts_networks.batch()
 
 
 @pytest.fixture(scope='module')
@@ -69,14 +41,6 @@ def teachers():
 def variables(batch):
     # With this seed each stage has log-variances of zero and others.
     return random_init(make().init, batch, seed=11)
-
-
-def singles(images):
-    return images.reshape(-1, *images.shape[2:])
-
-
-def stacked(images):
-    return jnp.concatenate([images[:, k] for k in range(SHOTS)], axis=-1)
 
 
 def set_means(values):
@@ -259,308 +223,3 @@ def test_targets_of_single_images(batch):
         variables = jax.eval_shape(method.init, jax.random.key(0), batch)
         losses = jax.eval_shape(method.loss, variables, targets, batch, None, 0.0)
         assert set(losses.terms) == {*REID, *UKD}
-
-
-def optimizer(**changes):
-    return optimizers.create(**(ADAM | changes))
-
-
-def test_a_step_leaves_the_teacher_and_frozen_heads_as_they_were(variables, teachers, batch):
-    """The real step, thrice: whatever Adam and weight decay do to all else."""
-    method = make(teacher_head='frozen', head_bn_affine=True, axis_name=parallel.AXIS)
-    assert method.frozen == tuple(f'heads/stage{b}/teacher/' for b in umts.STAGES)
-    before = random_init(method.init, batch)
-    assert set(before['params']) == {'student', 'heads'}  # there is no teacher to update
-    mesh = parallel.mesh(jax.devices()[:1])
-    tx = optimizer(frozen=method.frozen)
-    step = loop.make_train_step(method, lambda b: (b, b), tx, mesh, seed=0, steps=3)
-    fresh = jax.tree.map(jnp.array, before)
-    state = loop.TrainState(jnp.zeros((), jnp.int32), fresh, tx.init(fresh['params']))
-    state, taught = parallel.replicate((state, jax.tree.map(jnp.array, teachers)), mesh)
-    for _ in range(3):
-        state, metrics = step(state, taught, batch)
-    assert np.isfinite(metrics['loss'])
-    jax.tree.map(np.testing.assert_array_equal, taught, teachers)
-    old, new = (trees.named(tree['params']) for tree in (before, state.variables))
-    unchanged = {name for name in old if np.array_equal(old[name], new[name])}
-    leaves = ('fc/kernel', 'fc/bias', 'bn/scale', 'bn/bias')
-    assert unchanged == {prefix + leaf for prefix in method.frozen for leaf in leaves}
-
-
-# Who learns from what.
-
-
-@pytest.fixture(scope='module')
-def gradients(variables, teachers, batch, found):
-    """A compiled function: the gradients of the sum of the named terms."""
-
-    @jax.jit
-    def of(params, chosen):
-        def total(params):
-            losses = make().loss(variables | {'params': params}, found['targets'], batch, None, 0.0)
-            return sum(chosen[name] * term for name, term in losses.terms.items())
-
-        return jax.grad(total)(params)
-
-    def named(*terms, params=variables['params']):
-        return of(params, {name: float(name in terms) for name in (*REID, *UKD)})
-
-    return named
-
-
-def test_the_re_id_loss_trains_only_the_student(gradients):
-    found = gradients(*REID)
-    assert nonzero(found['student']['conv1'])
-    assert nonzero(found['student']['neck'])
-    assert not nonzero(found['heads'])
-
-
-@pytest.mark.parametrize('stage', umts.STAGES)
-def test_a_stage_trains_its_heads_and_the_student_up_to_it(gradients, stage):
-    found = gradients(f'stage{stage}')
-    assert nonzero(found['student']['conv1'])
-    for b in (1, 2, 3, 4):
-        assert nonzero(found['student'][f'layer{b}_0']) == (b <= stage)
-    assert not nonzero(found['student']['neck'])
-    for b in umts.STAGES:
-        sides = [nonzero(found['heads'][f'stage{b}'][s]['fc']) for s in ('teacher', 'student')]
-        assert sides == [b == stage] * 2  # the paper trains θ_t with θ_s
-        assert nonzero(found['heads'][f'stage{b}']['log_variance']) == (b == stage)
-
-
-def test_trained_teacher_heads_change(gradients, variables):
-    tx, method = optimizer(frozen=make().frozen), make(teacher_head='trained')
-    assert method.frozen == ()
-
-    @jax.jit
-    def update(found, state, params):
-        updates, state = tx.update(found, state, params)
-        return optax.apply_updates(params, updates), state
-
-    params = jax.tree.map(jnp.asarray, variables['params'])
-    state = tx.init(params)
-    for _ in range(3):
-        params, state = update(gradients(*REID, *UKD, params=params), state, params)
-    for b in umts.STAGES:
-        old, new = (tree['heads'][f'stage{b}'] for tree in (variables['params'], params))
-        assert np.abs(new['teacher']['fc']['kernel'] - old['teacher']['fc']['kernel']).max() > 1e-3
-
-
-@pytest.fixture(scope='module')
-def joint(batch):
-    """End to end: (gradients of the named terms, losses, the T-net's own outputs), compiled."""
-    method = make(joint=True)
-    variables = random_init(method.init, batch)
-
-    @jax.jit
-    def of(params, chosen):
-        def total(params):
-            losses = method.loss(variables | {'params': params}, (), batch, None, 0.0)
-            return sum(chosen[name] * term for name, term in losses.terms.items()), losses
-
-        own = trees.part(variables, 'teacher')
-        outputs = create().apply(own, stacked(batch.images), True, mutable=['batch_stats'])
-        return *jax.grad(total, has_aux=True)(params), outputs
-
-    def named(*terms):
-        chosen = {name: float(name in terms) for name in (*REID, *T_REID, *UKD)}
-        return of(variables['params'], chosen)
-
-    return variables, named
-
-
-def test_joint_variables(joint, batch):
-    variables, _ = joint
-    for tree in variables.values():
-        assert set(tree) == {'student', 'heads', 'teacher'}
-    assert variables['params']['teacher']['conv1']['kernel'].shape == (3, 3, 6, 4)
-    assert make(joint=True).teach({}, batch) == ()
-
-
-def test_joint_terms(joint):
-    _, found = joint
-    _, losses, (outputs, changed) = found(*REID)
-    assert set(losses.terms) == {*REID, *T_REID, *UKD}
-    objective = supervised.Objective(**OBJECTIVE)
-    expected, log = supervised.terms(outputs, jnp.array(LABELS), objective, None)
-    for name, value in expected.items():
-        near(losses.terms[f'teacher_{name}'], value)
-    near(losses.diagnostics['teacher_accuracy'], log['accuracy'])
-    assert set(losses.batch_stats) == {'student', 'heads', 'teacher'}
-    jax.tree.map(near, losses.batch_stats['teacher'], changed['batch_stats'])
-
-
-def test_joint_the_t_net_learns_from_its_own_loss_only(joint):
-    _, found = joint
-    of_transfer = found(*UKD)[0]
-    assert not nonzero(of_transfer['teacher'])
-    assert nonzero(of_transfer['student'])
-    assert nonzero(of_transfer['heads']['stage5']['teacher'])
-    of_own = found(*T_REID)[0]
-    assert nonzero(of_own['teacher']['conv1'])
-    assert nonzero(of_own['teacher']['neck'])
-    assert not nonzero((of_own['student'], of_own['heads']))
-
-
-# Diagnostics.
-
-
-def matched(seed=0, equal=False, sets=SETS, width=6):
-    rng = np.random.default_rng(seed)
-    of_sets, noise = (np.abs(rng.normal(size=(n, width))) for n in (sets, sets * SHOTS))
-    target = np.repeat(of_sets, SHOTS, axis=0)
-    values = target, target if equal else noise, np.abs(rng.normal(size=sets * SHOTS)), of_sets
-    return Matched(*(jnp.asarray(x, jnp.float32) for x in values))
-
-
-def diagnostics(one, axis_name=None):
-    weights = OPTIONS['weights']
-    return umts.terms({3: one}, weights=weights, uncertainty=True, axis_name=axis_name)[1]
-
-
-def test_the_log_ratio_falls_without_end_where_the_heads_are_equal():
-    assert abs(diagnostics(matched())['stage3_log_ratio']) < 2
-    assert diagnostics(matched(equal=True))['stage3_log_ratio'] < -25
-
-
-def test_the_norm_is_zero_where_the_heads_are():
-    zero = jax.tree.map(jnp.zeros_like, matched())
-    log = diagnostics(zero)
-    assert log['stage3_norm'] == log['stage3_rank'] == 0
-    assert all(np.isfinite(value) for value in log.values())
-
-
-def test_diagnostics_across_devices():
-    one = matched(sets=8)
-    mapped = jax.shard_map(
-        partial(diagnostics, axis_name=parallel.AXIS),
-        mesh=parallel.mesh(),
-        in_specs=P(parallel.AXIS),
-        out_specs=P(),
-        check_vma=False,
-    )
-    expected = diagnostics(one)
-    actual = jax.jit(mapped)(one)
-    for name in ('norm', 'log_ratio', 'rank'):
-        near(actual[f'stage3_{name}'], expected[f'stage3_{name}'])
-    two = Matched(*(x[: len(x) // 4] for x in one))
-    assert not np.allclose(diagnostics(two)['stage3_rank'], actual['stage3_rank'])
-
-
-def test_effective_ranks():
-    line = jnp.outer(jnp.arange(5.0), jnp.array([1.0, -2.0, 3.0]))
-    np.testing.assert_allclose(umts.effective_rank(line), 1, rtol=1e-5)
-    np.testing.assert_allclose(umts.effective_rank(line + 7.0), 1, rtol=1e-3)  # about the mean
-    for n in (2, 5, 9):
-        np.testing.assert_allclose(umts.effective_rank(jnp.eye(n)), n - 1, rtol=1e-5)
-        np.testing.assert_allclose(umts.effective_rank(3 * jnp.eye(n) + 1), n - 1, rtol=1e-4)
-    assert umts.effective_rank(jnp.ones((4, 3))) == 0
-
-
-# The trap of the literal text: zero is the best that the transfer alone can do.
-
-
-def norms_over_training(affine, steps=400, sets=8, width=16):
-    """|θ_t|² at each step of a linear student under eq. 3 alone, its teacher seeing more."""
-    match = heads.StageHeads((1,), (2,), True, affine, None)
-    mixing = jax.random.normal(jax.random.key(0), (width, width)) / 4
-    tx = optimizer()
-
-    def draw(key):
-        of_set, of_shot = (jax.random.fold_in(key, i) for i in range(2))
-        who = jax.random.normal(of_set, (sets, width))
-        shots = who[:, None] + jax.random.normal(of_shot, (sets, SHOTS, width))
-        return jnp.tanh(2 * who @ mixing), shots.reshape(-1, width)
-
-    teacher, student = draw(jax.random.key(1))
-    shapes = jax.eval_shape(
-        lambda: match.init(jax.random.key(0), (teacher,), (student,), train=False)
-    )
-    start = random_variables(shapes)
-    if affine:
-        for side in ('teacher', 'student'):
-            start['params']['stage1'][side]['bn'] = {'scale': np.ones(8), 'bias': np.zeros(8)}
-    params = jax.tree.map(
-        partial(jnp.asarray, dtype=jnp.float32),
-        {'heads': start['params'], 'student': np.eye(width)},
-    )
-
-    def loss(params, key):
-        teacher, student = draw(key)
-        own = start | {'params': params['heads']}
-        sides = (teacher,), (student @ params['student'],)
-        matched, _ = match.apply(own, *sides, train=True, mutable=['batch_stats'])
-        terms, log = umts.terms(matched, weights=[1.0] * 5, uncertainty=True, axis_name=None)
-        return terms['stage1'], log['stage1_norm']
-
-    def step(carried, key):
-        params, state = carried
-        found, norm = jax.grad(loss, has_aux=True)(params, key)
-        updates, state = tx.update(found, state, params)
-        return (optax.apply_updates(params, updates), state), norm
-
-    def training(params):
-        keys = jax.random.split(jax.random.key(2), steps)
-        return jax.lax.scan(step, (params, tx.init(params)), keys)[1]
-
-    return np.asarray(jax.jit(training)(params))
-
-
-@pytest.mark.parametrize('affine', [True, False])
-def test_trained_teacher_heads_with_an_affine_batch_norm_collapse(affine):
-    """Assumption A-UMTS-HEAD: an affine BatchNorm lets both heads shrink to zero."""
-    norms = norms_over_training(affine)
-    first, last = norms[:10].mean(), norms[-10:].mean()
-    assert first > 2
-    if affine:
-        assert last < 0.02 * first
-    else:
-        assert 0.8 * first < last < 1.25 * first
-
-
-# Errors.
-
-
-@pytest.mark.parametrize(
-    ('changes', 'message'),
-    [
-        ({'stages': (1, 6)}, r'method\.stages=\(1, 6\): .*\(1, 2, 3, 4, 5\)'),
-        ({'stages': (2, 2)}, r'method\.stages=\(2, 2\)'),
-        ({'stages': ()}, r'method\.stages=\(\)'),
-        ({'weights': (0.1,)}, r'method\.weights and method\.reductions .* 5 stages'),
-        ({'reductions': (1,) * 6}, r'method\.weights and method\.reductions .* 5 stages'),
-        ({'teacher_head': 'x'}, r"method\.teacher_head='x': choose one of trained, frozen$"),
-        ({'teacher_reads': 'x'}, r"method\.teacher_reads='x': .*singles, mean, stacked$"),
-        ({'feature': 'x'}, r"method\.feature='x': choose one of embedding, neck$"),
-        ({'joint': True, 'teacher_reads': 'mean'}, r'method\.joint=True .*stacked'),
-    ],
-)
-def test_values_that_can_not_be(changes, message):
-    with pytest.raises(ValueError, match=message):
-        make(**changes)
-
-
-def test_teachers_that_do_not_fit():
-    for given in ({}, {'mentor': t_net()}, {'teacher': t_net(), 'mentor': t_net()}):
-        with pytest.raises(ValueError, match=r'needs config\.teachers\.teacher'):
-            umts.make(create(), given, **OPTIONS)
-    with pytest.raises(ValueError, match=r'joint=True .*give no teachers'):
-        umts.make(create(), {'teacher': t_net()}, **(OPTIONS | {'joint': True}))
-
-
-def test_a_misspelt_key_is_named():
-    with pytest.raises(TypeError, match='head_affine'):
-        make(head_affine=True)
-
-
-def test_students_of_one_seed_start_alike_and_their_teacher_elsewhere(batch):
-    key = jax.random.key(3, impl='rbg')
-    options = {'feature': 'embedding', **OBJECTIVE}
-    alone = supervised.make(create(), {}, reads='singles', **options).init(key, batch)
-    stack = supervised.make(create(), {}, reads='stacked', **options).init(key, batch)
-    taught = make().init(key, batch)
-    start = trees.named(trees.part(alone, 'student')['params'])
-    for name, leaf in trees.named(trees.part(taught, 'student')['params']).items():
-        np.testing.assert_array_equal(leaf, start[name])
-    kernel = trees.named(trees.part(stack, 'student')['params'])['layer1_0/conv1/kernel']
-    assert (kernel != start['layer1_0/conv1/kernel']).any()
