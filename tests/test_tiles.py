@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from test_ranking import assert_same, clustered, random_labels
+from plain_ranking import assert_same, clustered, random_labels
 
 from kd_jax.retrieval import counting, pairs, ranking, tiles
 from kd_jax.retrieval.metrics import METRICS
