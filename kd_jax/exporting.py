@@ -85,7 +85,7 @@ def function_of(restored: Restored, shots: int) -> jax.export.Exported:
 
         # Methods may ask how many sets there are: it is one. And for a batch of unknown size a CPU
         # would have XLA's own 3x3 convolutions: of a ResNet-50, 3 s of compiling instead of 20, but
-        # a third more time for every image.
+        # a quarter more time for every image.
         return jax.vmap(one, (None, 0))
 
     # `conv='auto'` would fix what suits this machine. XLA's own convolutions suit accelerators, and
