@@ -1,25 +1,37 @@
 """Checkpoints with orbax: save, restore, and the network of a run.
 
-A step has the items `student` (what is evaluated, exported and used as a teacher) and `training`
-(the rest: heads, optimizer, step).
+A step has the items `student` (what is evaluated, exported and used as a teacher), `training`
+(the rest: heads, optimizer, step) and `notes`: checksums, as a flipped bit would not be noticed,
+and the metrics of steps that are not told yet.
 """
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from kd_jax import recipes, runs
+from kd_jax import damage, hosts, recipes, runs
 from kd_jax.runs import RunError
 from kd_jax.trees import Tree
 
 ITEMS = ('student', 'training')
+NOTES = 'notes'
 WHICH = ('last', 'best')
+LATEST = 2  # the one before is used where the last is damaged
+
+
+class Found(NamedTuple):
+    """The items of a checkpoint, and metrics of the steps before it that are not told yet."""
+
+    items: dict[str, Any]
+    step: int
+    untold: list
 
 
 class Restored(NamedTuple):
@@ -31,12 +43,16 @@ class Restored(NamedTuple):
     step: int
 
 
-def manager(run: Path, create: bool = True) -> ocp.CheckpointManager:
-    """The checkpoints of a run; the last one and the one of the best mAP are kept."""
+@contextlib.contextmanager
+def manager(run: Path, create: bool = True) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints of a run; the last two and the one of the best mAP are kept.
+
+    RunError where one could not be written, as on a full disk.
+    """
     policy = preservation_policy
     keep = policy.AnyPreservationPolicy(
         [
-            policy.LatestN(1),
+            policy.LatestN(LATEST),
             policy.BestN(
                 get_metric_fn=lambda m: m['mAP'], n=1, keep_checkpoints_without_metrics=False
             ),
@@ -49,39 +65,119 @@ def manager(run: Path, create: bool = True) -> ocp.CheckpointManager:
         cleanup_tmp_directories=create,
     )
     handlers = {name: ocp.StandardCheckpointHandler() for name in ITEMS}
-    return ocp.CheckpointManager(
-        (run / 'checkpoints').absolute(), options=options, item_handlers=handlers
+    directory = (run / 'checkpoints').absolute()
+    damage.check_metrics(directory, put=create)
+    found = ocp.CheckpointManager(
+        directory, options=options, item_handlers={**handlers, NOTES: ocp.JsonCheckpointHandler()}
     )
+    try:
+        yield found
+    finally:
+        with _written(found):
+            found.close()
 
 
 def save(
-    checkpoints: ocp.CheckpointManager, step: int, items: dict[str, Any], mAP: float | None
+    checkpoints: ocp.CheckpointManager,
+    step: int,
+    items: dict[str, Any],
+    mAP: float | None,
+    untold: Sequence = (),
 ) -> None:
-    """Save the items of a step, with the mAP where it was measured; RunError if it was not."""
-    args = ocp.args.Composite(**{name: ocp.args.StandardSave(items[name]) for name in ITEMS})
+    """Save the items of a step, with the mAP where it was measured, and metrics `untold`.
+
+    A step that was saved before it was scored is saved anew. RunError if it could not be written,
+    or is not after the last one.
+    """
+    notes = {'checksums': {name: damage.checksum(items[name]) for name in ITEMS}, 'untold': untold}
+    args = {name: ocp.args.StandardSave(items[name]) for name in ITEMS}
+    args = ocp.args.Composite(**args, **{NOTES: ocp.args.JsonSave(notes)})
     metrics = None if mAP is None else {'mAP': mAP}
-    if not checkpoints.save(step, args=args, metrics=metrics):
+    with _written(checkpoints):
+        if metrics and not scored(checkpoints, step):
+            checkpoints.wait_until_finished()
+            checkpoints.delete(step)
+        done = checkpoints.save(step, args=args, metrics=metrics)
+    if not done:
         raise RunError(f'{checkpoints.directory} already has a checkpoint of step {step} or later')
+
+
+def scored(checkpoints: ocp.CheckpointManager, step: int) -> bool:
+    """Whether there is no checkpoint of a step that lacks its mAP."""
+    return step not in checkpoints.all_steps() or checkpoints.metrics(step) is not None
+
+
+@contextlib.contextmanager
+def _written(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
+    """RunError for what goes wrong in writing, or went wrong in the background."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f'{checkpoints.directory}: a checkpoint could not be written '
+            f'({damage.first_line(error)}); make room there, and start again: it goes on from the '
+            'last one that was'
+        ) from error
+
+
+def restore_last(checkpoints: ocp.CheckpointManager, items: dict[str, Any]) -> Found:
+    """The last step that can be read.
+
+    Later ones are put aside, which is logged. RunError where none can be read.
+    """
+    causes: dict[int, RunError] = {}
+    for step in reversed(checkpoints.all_steps()):
+        try:
+            with hosts.together():
+                found, untold = _read(checkpoints, step, items)
+        except RunError as error:
+            causes[step] = error
+            continue
+        for damaged, cause in causes.items():
+            damage.put_aside(Path(checkpoints.directory) / str(damaged), cause)
+        checkpoints.reload()
+        return Found(found, step, untold)
+    raise next(iter(causes.values()))
 
 
 def restore(checkpoints: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> dict[str, Any]:
     """The items of a step, in the shapes and on the devices of the given ones.
 
-    RunError if the checkpoint holds another network.
+    RunError if the checkpoint holds another network, or is damaged.
     """
-    saved = checkpoints.item_metadata(step)
-    for name, item in items.items():
-        found, wanted = _shapes(saved[name].tree), _shapes(item)
-        for key in sorted(k for k in found | wanted if found.get(k) != wanted.get(k)):
+    return _read(checkpoints, step, items)[0]
+
+
+def _read(checkpoints, step, items) -> tuple[dict[str, Any], list]:
+    """The items of a step, and what is untold of it."""
+    place = f'{checkpoints.directory}/{step}'
+    try:
+        saved = checkpoints.item_metadata(step)
+        _check_shapes(place, {name: saved[name].tree for name in items}, items)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
+        args = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
+        args = ocp.args.Composite(**args, **{NOTES: ocp.args.JsonRestore()})
+        found = checkpoints.restore(step, args=args)
+        sums, untold = found[NOTES]['checksums'], found[NOTES]['untold']
+        changed = [name for name in items if damage.checksum(found[name]) != sums[name]]
+    except RunError:
+        raise
+    except Exception as error:  # of orbax, tensorstore, zstd, JSON: whatever damage leads to
+        raise damage.told(place, error) from error
+    if changed:
+        raise RunError(f'{place} is damaged ({", ".join(changed)}: not what was saved)')
+    return {name: found[name] for name in items}, untold
+
+
+def _check_shapes(place: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name, item in wanted.items():
+        there, here = _shapes(found[name]), _shapes(item)
+        for key in sorted(k for k in there | here if there.get(k) != here.get(k)):
             raise RunError(
-                f'{checkpoints.directory}/{step} holds no such network as the config describes: '
-                f'{key} is of shape {found.get(key)} there, {wanted.get(key)} here; was its '
-                'config.json or a file of it changed?'
+                f'{place} holds no such network as the config describes: {key} is of shape '
+                f'{there.get(key)} there, {here.get(key)} here; was its config.json or a file of '
+                'it changed?'
             )
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
-    args = ocp.args.Composite(**{k: ocp.args.StandardRestore(v) for k, v in abstract.items()})
-    restored = checkpoints.restore(step, args=args)
-    return {name: restored[name] for name in items}
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -108,9 +204,11 @@ def restore_network(run: str | Path, which: str = 'last') -> Restored:
         if step is None:
             raise RunError(f'{run} has no {which} checkpoint: train it first')
         variables = jax.eval_shape(network.init, jax.random.key(0), recipes.blank_input(config))
-        variables = jax.tree.map(jnp.zeros_like, variables)
-        restored = restore(found, step, {'student': variables})
-    return Restored(network, restored['student'], config, step)
+        # On a device of this process, whichever the run was trained on.
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        blank = jax.tree.map(lambda leaf: leaf.update(sharding=here), variables)
+        student = restore(found, step, {'student': blank})['student']
+    return Restored(network, student, config, step)
 
 
 def _none(run: Path):

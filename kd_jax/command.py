@@ -11,6 +11,7 @@ from typing import NoReturn
 import jax
 from absl import app, logging
 
+from kd_jax import hosts
 from kd_jax.data.records import DataError
 from kd_jax.runs import RunError
 
@@ -33,11 +34,18 @@ def start(application: Callable[[list], None]) -> None:
 
 
 def told(application: Callable[[list], None], arguments: list) -> None:
-    """Call the application; exit with a line for what is no bug, and raise all else."""
+    """Call the application; exit with a line for what is no bug, and raise all else.
+
+    One of several processes ends at once, as others may wait for it.
+    """
     try:
         application(arguments)
     except Exception as error:
-        if not (isinstance(error, EXPECTED) or _refusal(error)):
+        expected = isinstance(error, EXPECTED) or _refusal(error)
+        if hosts.are_several():
+            lines = f'kd_jax: {error}\n' if expected else traceback.format_exc()
+            hosts.leave(lines)
+        if not expected:
             raise
         logging.debug('raised here', exc_info=True)
         sys.exit(f'kd_jax: {error}')

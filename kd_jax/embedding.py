@@ -10,7 +10,7 @@ from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from kd_jax import parallel
+from kd_jax import parallel, preemption
 from kd_jax.data import Split, augment, pipeline, sampling
 from kd_jax.methods import Method
 from kd_jax.retrieval.items import Test
@@ -100,6 +100,7 @@ def embed_rows(
     """The embeddings of sets of rows, a batch at a time."""
     vectors, done, told = [], 0, time.perf_counter()
     for part in batches(embedded, read, rows, batch, mesh):
+        preemption.check()
         vectors.append(part)
         done += len(part)
         if time.perf_counter() - told > PROGRESS_SECONDS:
@@ -115,10 +116,14 @@ def batches(
     batch: int,
     mesh: Mesh,
 ) -> Iterator[Float[np.ndarray, 'b d']]:
-    """The embeddings of sets of rows batch by batch, the last one padded while it is embedded."""
+    """The embeddings of sets of rows batch by batch, the last one padded while it is embedded.
+
+    Of several processes each reads the images of its own devices; all get all embeddings.
+    """
     batch = max(1, batch // mesh.size) * mesh.size
     for first in range(0, len(rows), batch):
         part = rows[first : first + batch]
         padded = np.concatenate([part, np.repeat(part[:1], batch - len(part), axis=0)])
-        images = parallel.shard(pipeline.images_of(read, padded), mesh)
-        yield np.asarray(embedded(images))[: len(part)]
+        own = pipeline.images_of(read, padded[parallel.own_rows(batch, mesh)])
+        found = embedded(parallel.shard_own(own, batch, mesh))
+        yield parallel.gathered(found)[: len(part)]

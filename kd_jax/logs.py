@@ -1,63 +1,118 @@
 """What a run tells while it trains: metrics.jsonl, TensorBoard events and progress lines."""
 
+import collections
 import datetime
 import math
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
+import numpy as np
 from absl import logging
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from kd_jax import runs
+from kd_jax import hosts, runs
+from kd_jax.clock import Clock
 
 TOTALS = ('loss', 'gradient_norm')  # not finite because one of the others is not
+
+
+class Window(NamedTuple):
+    """The metrics of some steps, on the device until they are told together."""
+
+    steps: list[int]
+    metrics: list[dict[str, jax.Array]]
+
+    def ready(self) -> bool:
+        """Whether the device has computed them all."""
+        return all(value.is_ready() for value in self.metrics[-1].values())
 
 
 class Log:
     """Collects the metrics of steps without waiting for the device, and tells them in windows.
 
     What goes into metrics.jsonl depends on nothing but the steps, so that a run that was stopped
-    and went on has the same file as one that was not.
+    and went on has the same file as one that was not. Of several processes the first writes.
     """
 
     def __init__(self, run: Path, start: int, steps: int, images_per_step: int):
         self.run, self.steps, self.images_per_step = run, steps, images_per_step
-        self.pending: list[tuple[int, dict[str, jax.Array]]] = []
-        self.clock = time.perf_counter()
+        self.window, self.ended = Window([], []), collections.deque()
+        self.clock, self.watch = Clock(), time.perf_counter()
         runs.rewind_metrics(run, start)
-        events = run / f'events.out.tfevents.{time.time_ns()}.kd_jax'
-        self.file: BinaryIO = open(events, 'wb')  # noqa: SIM115, closed by close()
+        self.file: BinaryIO = _events(run)
         self._event(Event(file_version='brain.Event:2'))
         if start:  # TensorBoard forgets what came after it
             self._event(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Keep the metrics of a step until the next `flush`."""
-        self.pending.append((step, metrics))
+    def add(self, step: int, metrics: dict[str, jax.Array], last_good: int | None) -> None:
+        """Keep the metrics of a step, and tell those windows that the device has computed.
+
+        Raises as `flush` does.
+        """
+        for value in metrics.values():
+            value.copy_to_host_async()
+        self.window.steps.append(step)
+        self.window.metrics.append(metrics)
+        with self.clock('logging'):
+            while self.ended and self.ended[0].ready():
+                self._tell(self.ended.popleft(), last_good)
+
+    def end_window(self) -> None:
+        """Have the means since the last window told, once the device has computed them."""
+        if self.window.steps:
+            self.ended.append(self.window)
+            self.window = Window([], [])
 
     def flush(self, last_good: int | None) -> None:
-        """Tell the means since the last flush.
+        """Tell all that was added, which ends a window; waits for the device.
 
         Raises FloatingPointError naming the first metric that is not finite, its step and
         `last_good`, the step of the last checkpoint.
         """
-        if not self.pending:
-            return
-        rows = [(step, jax.device_get(metrics)) for step, metrics in self.pending]
-        self.pending = []
+        self.end_window()
+        self.untold(last_good)
+
+    def untold(self, last_good: int | None) -> list[tuple[int, dict[str, float]]]:
+        """Tell the windows that ended; the steps of the one that did not. Waits for the device.
+
+        Raises as `flush` does.
+        """
+        jax.block_until_ready([window.metrics for window in (*self.ended, self.window)])
+        with self.clock('logging'):
+            while self.ended:
+                self._tell(self.ended.popleft(), last_good)
+        return [
+            (step, {k: float(v) for k, v in row.items()})
+            for step, row in self._rows(self.window, last_good)
+        ]
+
+    def resume(self, untold: Sequence[Sequence]) -> None:
+        """Start with the steps of a window that did not end, as `untold` gave them."""
+        for step, row in untold:
+            self.window.steps.append(step)
+            self.window.metrics.append({k: np.float32(v) for k, v in row.items()})
+
+    def _rows(self, window: Window, last_good: int | None) -> list[tuple[int, dict]]:
+        rows = list(zip(window.steps, jax.device_get(window.metrics)))
         for step, row in rows:
             self._check(step, row, last_good)
+        return rows
+
+    def _tell(self, window: Window, last_good: int | None) -> None:
+        rows = self._rows(window, last_good)
         step = rows[-1][0]
         means = {k: float(sum(float(row[k]) for _, row in rows) / len(rows)) for k in rows[0][1]}
         runs.append_metrics(self.run, {'step': step, **means})
-        speed = len(rows) / max(1e-9, time.perf_counter() - self.clock)
+        speed = len(rows) / max(1e-9, time.perf_counter() - self.watch)
         self._scalars(step, {**means, 'images_per_second': speed * self.images_per_step})
         self._progress(step, means, speed)
-        self.restart_clock()
+        self.restart_watch()
 
     def evaluation(self, step: int, found: dict[str, Any]) -> None:
         """Tell the summary of an evaluation; TensorBoard has other rankings by their names."""
@@ -69,15 +124,19 @@ class Log:
             text = 'step %d: %s: mAP %.1f, rank-1 %.1f'
             percent = 100 * one[one['quoted']], 100 * one['rank-1']
             logging.info(text, step, one['protocol'], *percent)
-        self.restart_clock()
+        self.restart_watch()
 
-    def restart_clock(self) -> None:
+    def restart_watch(self) -> None:
         """Leave what happened until now out of the next images/s."""
-        self.clock = time.perf_counter()
+        self.watch = time.perf_counter()
 
     def close(self) -> None:
         """Write what is left of the events."""
         self.file.close()
+
+    def summary(self) -> None:
+        """Tell where the time went."""
+        logging.info('trained %s', self.clock.text())
 
     def _check(self, step, row, last_good) -> None:
         for name in sorted(row, key=lambda name: name in TOTALS):
@@ -106,3 +165,9 @@ class Log:
         event.wall_time = time.time()
         RecordWriter(self.file).write(event.SerializeToString())
         self.file.flush()
+
+
+def _events(run: Path) -> BinaryIO:
+    """A new file of events; nowhere, where another process writes them."""
+    name = run / f'events.out.tfevents.{time.time_ns()}.kd_jax'
+    return open(name if hosts.is_first() else os.devnull, 'wb')

@@ -1,20 +1,30 @@
 """The train step and the loop around it: one of each for every method."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kd_jax import assembly, checkpoints, embedding, parallel, recipes, scoring, trees
+from kd_jax import (
+    assembly,
+    checkpoints,
+    embedding,
+    parallel,
+    preemption,
+    recipes,
+    scoring,
+    trees,
+)
 from kd_jax.data import Dataset, pipeline
 from kd_jax.logs import Log
 from kd_jax.methods import Method
@@ -100,6 +110,54 @@ def from_items(found: dict[str, Any]) -> TrainState:
     return TrainState(training['step'], variables, training['optimizer'])
 
 
+class Keeper(NamedTuple):
+    """What tells of a run and keeps its steps: when, and where to."""
+
+    course: recipes.Course
+    log: Log
+    saved: ocp.CheckpointManager
+    score: Callable
+
+    def keep(self, number: int, state: TrainState) -> dict[str, float] | None:
+        """Tell, score and save a step where each is due; the summary if it was scored."""
+        scoring = self.course.due(number, self.course.evaluate_every)
+        if scoring or self.course.due(number, self.course.checkpoint_every):
+            self.log.flush(self.saved.latest_step())
+            summary = self.scored(number, state) if scoring else None
+            self.save(number, state, summary and summary[summary['quoted']])
+            return summary
+        if number % self.course.log_every == 0:
+            self.log.end_window()
+        return None
+
+    def scored(self, number: int, state: TrainState) -> dict[str, float]:
+        """The summary of a step, which is saved without if that fails, as by a damaged image."""
+        try:
+            with self.log.clock('evaluation'):
+                summary = self.score(state.variables)
+        except BaseException:
+            if number not in self.saved.all_steps():
+                self.save(number, state, None)
+            raise
+        self.log.evaluation(number, summary)
+        return summary
+
+    def save(self, number: int, state: TrainState, accuracy: float | None, untold=()) -> None:
+        """Save a step, with the metrics that are not told yet."""
+        jax.block_until_ready(state)
+        with self.log.clock('checkpoints'):
+            checkpoints.save(self.saved, number, items(state), accuracy, untold)
+        self.log.restart_watch()
+
+    def stop(self, number: int, state: TrainState) -> NoReturn:
+        """Save a step that is not yet, and end as `Preempted`."""
+        if number not in self.saved.all_steps():
+            untold = self.log.untold(self.saved.latest_step())
+            self.save(number, state, None, untold)
+        logging.info('told to stop: saved step %d; the same command goes on from there', number)
+        raise preemption.Preempted
+
+
 def fit(
     config: ConfigDict,
     workdir: Path,
@@ -118,58 +176,64 @@ def fit(
     teachers = parallel.replicate(teachers, mesh)
     state = create_state(method, tx, recipes.blank_batch(config), config.seed)
     with checkpoints.manager(workdir) as saved, contextlib.ExitStack() as opened:
-        state = restored(saved, state, begin, method, teachers)
-        state = parallel.replicate(state, mesh)
-        start, summary = saved.latest_step() or 0, None
+        state, start, untold = restored(saved, state, begin, method, teachers, mesh)
         log = Log(workdir, start, course.steps, plan(0).rows.size)
         opened.callback(log.close)
+        log.resume(untold)
         feed = pipeline.batches(dataset.train, plan, config.data.feed, start, course.steps, mesh)
-        for number, batch in enumerate(feed, start + 1):
-            state, metrics = step(state, teachers, batch)
-            log.add(number, metrics)
-            scoring = course.due(number, course.evaluate_every)
-            saving = scoring or course.due(number, course.checkpoint_every)
-            if saving or number % course.log_every == 0:
-                log.flush(saved.latest_step())
-            if scoring:
-                with _kept(saved, number, state):
-                    summary = score(state.variables)
-                log.evaluation(number, summary)
-            if saving:
-                accuracy = summary[summary['quoted']] if scoring else None
-                checkpoints.save(saved, number, items(state), accuracy)
-                log.restart_clock()
+        batches = log.clock.each('waiting for images', feed)
+        keeper = Keeper(course, log, saved, score)
+        opened.enter_context(preemption.deferred())
+        state, summary = train(
+            keeper, lambda *given: step(given[0], teachers, given[1]), state, start, batches
+        )
+        log.summary()
     return summary or score(state.variables), state
+
+
+def train(
+    keeper: Keeper, step: Callable, state: TrainState, start: int, batches: Iterable[Batch]
+) -> tuple[TrainState, dict[str, float] | None]:
+    """Take a step with every batch, and keep what is due; the last state, and its summary."""
+    summary, (course, log, saved, _) = None, keeper
+    if course.due(start, course.evaluate_every) and not checkpoints.scored(saved, start):
+        summary = keeper.keep(start, state)  # it was stopped while it was scored
+    for number, batch in enumerate(batches, start + 1):
+        state, metrics = step(state, batch)
+        log.add(number, metrics, saved.latest_step())
+        summary = keeper.keep(number, state)
+        if preemption.reached(number) and number < course.steps:
+            keeper.stop(number, state)
+    return state, summary
 
 
 def scorer(method: Method, config: ConfigDict, dataset: Dataset) -> Callable:
     """score(variables) -> summary of the config's evaluation."""
     mesh = parallel.mesh()
     embedded = embedding.embedder(method, mesh)
-    return partial(scoring.score, embedded, dataset=dataset, mesh=mesh, **config.evaluate)
-
-
-@contextlib.contextmanager
-def _kept(saved: Any, number: int, state: TrainState):
-    """Save a step without its mAP if it cannot be scored, as by an image that is damaged."""
-    try:
-        yield
-    except Exception:
-        checkpoints.save(saved, number, items(state), None)
-        raise
+    score = partial(scoring.score, embedded, dataset=dataset, mesh=mesh, **config.evaluate)
+    return lambda variables: score(parallel.replicate(variables, mesh))
 
 
 def restored(
-    saved: Any, state: TrainState, begin: Callable, method: Method, teachers: dict[str, Tree]
-) -> TrainState:
-    """The state of the last checkpoint, or the given one with the weights that it starts from."""
-    step = saved.latest_step()
-    if step is None:
-        variables = begin(state.variables)
-        if method.start:
-            # Copies on the host: a student that is donated must share no buffer with its teacher.
-            given = jax.tree.map(np.array, jax.device_get((variables, teachers)))
-            variables = method.start(*given)
-        return state._replace(variables=variables)
-    logging.info('going on from the checkpoint of step %d', step)
-    return from_items(checkpoints.restore(saved, step, items(state)))
+    saved: ocp.CheckpointManager,
+    state: TrainState,
+    begin: Callable,
+    method: Method,
+    teachers: dict[str, Tree],
+    mesh: Mesh,
+) -> tuple[TrainState, int, list]:
+    """The state of the last checkpoint, its step, and metrics that were not told.
+
+    Without one: the given state with the weights that it starts from, of step 0.
+    """
+    if saved.latest_step() is not None:
+        found = checkpoints.restore_last(saved, items(parallel.replicate(state, mesh)))
+        logging.info('going on from the checkpoint of step %d', found.step)
+        return from_items(found.items), found.step, found.untold
+    variables = begin(state.variables)
+    if method.start:
+        # Copies on the host: a student that is donated must share no buffer with its teacher.
+        given = jax.tree.map(np.array, jax.device_get((variables, teachers)))
+        variables = method.start(*given)
+    return parallel.replicate(state._replace(variables=variables), mesh), 0, []

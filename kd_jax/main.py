@@ -7,6 +7,8 @@ from ml_collections import config_flags
 
 from kd_jax import command
 
+HOSTS = 'coordinator', 'num_processes', 'process_id'
+
 
 def main() -> None:
     """The command line."""
@@ -19,20 +21,31 @@ def main() -> None:
     mode = flags.DEFINE_enum(
         'mode', 'train', ['train', 'evaluate'], 'Train and score, or score a trained run again.'
     )
+    hosts_flags()
     flags.mark_flag_as_required('config')
 
     def run(_):
-        from kd_jax import evaluate, results, train
+        from kd_jax import evaluate, hosts, preemption, results, train
 
+        hosts.join(*(flags.FLAGS[name].value for name in HOSTS))
+        preemption.watch()
         path = Path(workdir.value or default_workdir())
         if mode.value == 'evaluate':
             found = {path.name: evaluate.run(path, config.value)}
         else:
             found = train.run(config.value, path)
-        print(results.table(found))
-        print(f'run directory: {path}')
+        if hosts.is_first():
+            print(results.table(found))
+            print(f'run directory: {path}')
 
     command.start(run)
+
+
+def hosts_flags() -> None:
+    """The flags of a run of several processes, where no launcher tells."""
+    flags.DEFINE_string(HOSTS[0], None, 'HOST:PORT of process 0, where no launcher tells it.')
+    flags.DEFINE_integer(HOSTS[1], None, 'How many processes train together; 1 for this one alone.')
+    flags.DEFINE_integer(HOSTS[2], None, 'Which of them this is, from 0 on.')
 
 
 def default_workdir() -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -12,20 +13,56 @@ AXIS = 'batch'
 
 
 def mesh(devices: list | None = None) -> Mesh:
-    """A mesh of one axis, 'batch', over all devices or the given ones."""
-    return Mesh(np.array(devices or jax.devices()), (AXIS,))
+    """A mesh of one axis, 'batch', over the devices of all processes or the given ones.
+
+    Those of a process follow one another, so that its share of a batch is a run of it.
+    """
+    by_process = sorted(devices or jax.devices(), key=lambda device: device.process_index)
+    return Mesh(np.array(by_process), (AXIS,))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The tree on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    """The tree, which is the same in every process, on every device of the mesh."""
+    return jax.tree.map(lambda leaf: _placed(leaf, mesh, P()), tree)
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
-    """The tree with the first axis of every leaf spread over the devices."""
+    """The tree, the same in every process, the first axis of every leaf spread over the devices."""
     for leaf in jax.tree.leaves(tree):
         check_share(leaf.shape[0], mesh)
-    return jax.device_put(tree, NamedSharding(mesh, P(AXIS)))
+    return jax.tree.map(lambda leaf: _placed(leaf, mesh, P(AXIS)), tree)
+
+
+def own_rows(rows: int, mesh: Mesh) -> slice:
+    """Which of so many rows, spread over the devices, are on those of this process."""
+    check_share(rows, mesh)
+    of_process = [device.process_index for device in mesh.devices.flat]
+    first, count = of_process.index(jax.process_index()), of_process.count(jax.process_index())
+    each = rows // mesh.size
+    return slice(first * each, (first + count) * each)
+
+
+def shard_own(own: np.ndarray, rows: int, mesh: Mesh) -> jax.Array:
+    """An array of so many rows spread over the devices; each process gives its `own_rows`."""
+    sharding = NamedSharding(mesh, P(AXIS))
+    return jax.make_array_from_process_local_data(sharding, own, (rows, *own.shape[1:]))
+
+
+def gathered(array: jax.Array) -> np.ndarray:
+    """All of an array that is spread over the devices, in every process."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def _placed(leaf: Any, mesh: Mesh, spec: P) -> jax.Array:
+    sharding = NamedSharding(mesh, spec)
+    if jax.process_count() == 1:
+        return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    whole = np.asarray(leaf)  # device_put would compare it with that of every other process
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
 
 def check_share(sets: int, mesh: Mesh) -> None:

@@ -47,6 +47,16 @@ def check_same(run: Path, config: ConfigDict, but: tuple[str, ...]) -> None:
     _refuse(run, _differences(*map(flat, parts)))
 
 
+def check_alike(own: dict[str, Any], first: dict[str, Any]) -> None:
+    """RunError naming where this process has another config, or other data, than the first."""
+    differences = _differences(flat(first), flat(own), ('in process 0', 'in this one'))
+    if differences:
+        raise RunError(
+            'all processes of a run are started with the same config, on the same data:\n'
+            + '\n'.join(differences)
+        )
+
+
 def _refuse(run: Path, differences: list[str]) -> None:
     if differences:
         raise RunError(
@@ -93,8 +103,12 @@ def result_of(run: Path) -> dict | None:
 
 
 def metrics_of(run: Path) -> list[dict]:
-    """The rows of metrics.jsonl; a last line cut off by a kill is left out."""
-    path = run / 'metrics.jsonl'
+    """The rows of metrics.jsonl (`rows_of`)."""
+    return rows_of(run / 'metrics.jsonl')
+
+
+def rows_of(path: Path) -> list[dict]:
+    """The rows of a file of JSON lines, none without it; one cut off by a kill is left out."""
     lines = path.read_text().split('\n')[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
 
@@ -154,7 +168,11 @@ def flat(tree: Any, prefix: str = '') -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _differences(found: dict, wanted: dict) -> list[str]:
+def _differences(
+    found: dict, wanted: dict, whose: tuple[str, str] = ('in the run', 'now')
+) -> list[str]:
     missing = '(absent)'
     pairs = ((k, found.get(k, missing), wanted.get(k, missing)) for k in sorted(found | wanted))
-    return [f'  {key}: {old!r} in the run, {new!r} now' for key, old, new in pairs if old != new]
+    return [
+        f'  {key}: {old!r} {whose[0]}, {new!r} {whose[1]}' for key, old, new in pairs if old != new
+    ]

@@ -1,5 +1,8 @@
 """A whole run: the teachers of a config, one after another or all at once, then its student."""
 
+import contextlib
+import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,18 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from kd_jax import assembly, checkpoints, data, lineage, loop, recipes, runs, stacked
+from kd_jax import (
+    assembly,
+    checkpoints,
+    data,
+    hosts,
+    lineage,
+    locking,
+    loop,
+    recipes,
+    runs,
+    stacked,
+)
 from kd_jax.data import Dataset
 
 
@@ -20,24 +34,27 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     such as weights of another network, FloatingPointError where a loss term is not finite.
     """
     workdir = Path(workdir)
-    teachers = lineage.teachers(config, workdir)
-    together = stacked.members(config, teachers)
-    dataset = dataset or data.load(**config.data)
-    parts = assembly.ready(config, workdir, dataset, teachers)
-    runs.start(workdir, config, facts(dataset))
-    finished = runs.result_of(workdir)
+    with hosts.together():
+        teachers = lineage.teachers(config, workdir)
+        together = stacked.members(config, teachers)
+    dataset = dataset or hosts.in_turn(lambda: data.load(**config.data))
+    with hosts.together():
+        parts = assembly.ready(config, workdir, dataset, teachers)
+    start(workdir, config, dataset)
+    finished = hosts.of_first(partial(runs.result_of, workdir))
     if finished is not None:
         logging.info('%s is finished', workdir)
         return finished
-    if together:
-        train_at_once(together, workdir / 'stacked', dataset)
-    results, variables = {}, {}
-    for name, teacher in teachers.items():
-        results[name] = taught(name, teacher, dataset)
-        variables[name] = checkpoints.restore_network(teacher.run).variables
-    logging.info('training %s on\n%s', workdir, data.describe(dataset))
-    results['student'], _ = loop.fit(config, workdir, dataset, parts, variables)
-    runs.write_json(workdir / 'result.json', results)
+    with alone(workdir):
+        if together:
+            train_at_once(together, workdir / 'stacked', dataset)
+        results, variables = {}, {}
+        for name, teacher in teachers.items():
+            results[name] = taught(name, teacher, dataset)
+            variables[name] = checkpoints.restore_network(teacher.run).variables
+        logging.info('training %s on\n%s', workdir, data.describe(dataset))
+        results['student'], _ = loop.fit(config, workdir, dataset, parts, variables)
+        runs.write_json(workdir / 'result.json', results)
     return results
 
 
@@ -45,15 +62,37 @@ def taught(name: str, teacher: lineage.Teacher, dataset: Dataset) -> dict[str, f
     """The summary of a teacher: of the run that was named, or of one trained now."""
     if not teacher.given:
         return run(teacher.config, teacher.run, dataset)['student']
-    result = runs.result_of(teacher.run)
+    result = hosts.of_first(partial(runs.result_of, teacher.run))
     if result is None:
-        raise runs.RunError(f'teacher {name}: {teacher.run} is not finished, train it to its end')
+        who = locking.holder(teacher.run)
+        state = 'not finished, train it to its end'
+        if who:
+            state = f'still trained by {who}, wait for its end'
+        raise runs.RunError(f'teacher {name}: {teacher.run} is {state}')
     return result['student']
 
 
-def facts(dataset: Dataset) -> dict[str, Any]:
-    """What a run is locked to beside its config."""
-    return {'classes': dataset.classes, 'data': dataset.fingerprint}
+def start(run: Path, config: ConfigDict, dataset: Dataset) -> None:
+    """Lock a run to its config, classes and data; RunError where a process has other ones."""
+    facts = {'classes': dataset.classes, 'data': dataset.fingerprint}
+    given = {'config': json.loads(config.to_json()), **facts}
+    theirs = hosts.of_first(lambda: given)
+    with hosts.together():
+        runs.check_alike(given, theirs)
+    hosts.of_first(lambda: runs.start(run, config, facts))
+
+
+@contextlib.contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Hold a run directory; RunError where others train there."""
+    with contextlib.ExitStack() as held:
+        hosts.of_first(lambda: held.enter_context(locking.held(run)))
+        yield
+
+
+def unfinished(run: Path) -> bool:
+    """Whether a run has no result."""
+    return hosts.of_first(lambda: runs.result_of(run) is None)
 
 
 def train_at_once(members: dict[str, lineage.Teacher], workdir: Path, dataset: Dataset) -> None:
@@ -61,22 +100,22 @@ def train_at_once(members: dict[str, lineage.Teacher], workdir: Path, dataset: D
 
     `workdir` has their joint checkpoints and metrics; it goes on where it stopped.
     """
-    if all(runs.result_of(one.run) for one in members.values()):
+    if not any([unfinished(one.run) for one in members.values()]):
         return
     configs = {name: one.config for name, one in members.items()}
-    runs.start(workdir, ConfigDict({'stacked': configs}), facts(dataset))
+    start(workdir, ConfigDict({'stacked': configs}), dataset)
     logging.info('training %s at once in %s', ', '.join(members), workdir)
     own = {name: assembly.assemble(one, dataset, {}) for name, one in configs.items()}
     config, parts = next(iter(configs.values())), joint_parts(members, own, dataset.classes)
     _, state = loop.fit(config, workdir, dataset, parts, {})
     state = jax.device_get(state)
     for number, (name, one) in enumerate(members.items()):
-        if runs.result_of(one.run) is None:
-            alone = stacked.member(state, number)
+        if unfinished(one.run):
+            apart = stacked.member(state, number)
             logging.info('scoring %s', name)
-            summary = loop.scorer(own[name].method, one.config, dataset)(alone.variables)
-            runs.start(one.run, one.config, facts(dataset))
-            keep(one.run, alone, summary, stacked.metrics(runs.metrics_of(workdir), name))
+            summary = loop.scorer(own[name].method, one.config, dataset)(apart.variables)
+            start(one.run, one.config, dataset)
+            keep(one.run, apart, summary, stacked.metrics(runs.metrics_of(workdir), name))
 
 
 def joint_parts(

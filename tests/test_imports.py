@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {'export', 'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
-    {'heads', 'optimizers', 'runs', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
+    {'clock', 'preemption', 'runs', 'hosts', 'damage', 'locking'},
+    {'heads', 'optimizers', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
     {'embedding', 'embeddings', 'leaf_table', 'lineage', 'logs', 'ranklist', 'stacked'},
     {'calibrate', 'differences', 'index', 'scoring'},
     {'comparison', 'evaluate', 'assembly', 'inspect'},

@@ -19,7 +19,7 @@ def log(tmp_path):
 
 
 def add(log, step, **metrics):
-    log.add(step, {name: jnp.float32(value) for name, value in metrics.items()})
+    log.add(step, {name: jnp.float32(value) for name, value in metrics.items()}, None)
 
 
 def events(run):

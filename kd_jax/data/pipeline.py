@@ -24,7 +24,10 @@ READERS = 2  # batches that are read at the same time
 def batches(
     split: Split, plan: Callable[[int], Plan], feed: str, start: int, stop: int, mesh: Mesh
 ) -> Iterator[Batch]:
-    """The batches of steps start … stop-1, spread over the mesh by sets."""
+    """The batches of steps start … stop-1, spread over the mesh by sets.
+
+    Every process draws the whole plan, and reads the images that its own devices see.
+    """
     planned = _resident if feed == 'device' else _prefetched
     cameras = split.records.cameras.astype(np.int32)
     for drawn, images in planned(split.pixels, plan, start, stop, mesh):
@@ -60,7 +63,8 @@ def _prefetched(pixels, plan, start, stop, mesh):
     def fetch(step):
         try:
             drawn = plan(int(step))
-            return *drawn, images_of(pixels.read, drawn.rows)
+            own = parallel.own_rows(len(drawn.rows), mesh)
+            return *drawn, images_of(pixels.read, drawn.rows[own])
         except Exception as error:
             failures.append(error)
             raise
@@ -71,6 +75,6 @@ def _prefetched(pixels, plan, start, stop, mesh):
     feed = steps.map(read, num_parallel_calls=READERS, deterministic=True).prefetch(AHEAD)
     try:
         for *drawn, images in feed.as_numpy_iterator():
-            yield Plan(*drawn), parallel.shard(images, mesh)
+            yield Plan(*drawn), parallel.shard_own(images, len(drawn[0]), mesh)
     except tf.errors.OpError as error:
         raise (failures[0] if failures else error) from None

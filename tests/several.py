@@ -1,0 +1,121 @@
+"""What the processes of tests do, each one of several or alone.
+
+    python tests/several.py PROCESS PROCESSES PORT WHAT WHERE …
+
+A call of a function of this file, on runs in WHERE.
+"""
+
+import os
+import signal
+import sys
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kd_jax import command, data, embedding, hosts, logs, parallel, preemption, train
+from kd_jax.runs import RunError
+
+NAME = 'supervised_carousel'
+
+
+def config_of(name):
+    return import_module(f'configs.{name}').get_config('smoke')
+
+
+def students(where, *taught):
+    """The students of smoke configs; CONFIG=RUN names whose teachers teach, CONFIG= none."""
+    for name, run in (one.split('=') for one in taught):
+        config = config_of(name)
+        if run:
+            config.teachers = {teacher: f'{run}/teachers/{teacher}' for teacher in config.teachers}
+        train.run(config, where / name)
+
+
+def refusals(where):
+    """What is refused in one process is refused in all, before anything is written."""
+    number = jax.process_index()
+    seeds = config_of(NAME)
+    seeds.seed = number
+    batch = config_of(NAME)
+    batch.sampling.identities = 5
+    missing = config_of(NAME)
+    if number == 1:
+        missing.data.train_identities = -1
+    for label, config in (('seeds', seeds), ('batch', batch), ('missing', missing)):
+        refused(label, lambda config=config: train.run(config, where / 'refused'))
+    refused('first', lambda: hosts.of_first(lambda: 1 / 0))
+    assert not (where / 'refused').exists()
+    print('TOLD', number, 'of first', hosts.of_first(lambda: {'from': number}))
+    order = hosts.in_turn(lambda: (where / 'first').exists() or (where / 'first').touch())
+    print('TOLD', number, 'in turn', order)
+
+
+def refused(label, call):
+    try:
+        call()
+    except (RunError, ValueError, ZeroDivisionError) as error:
+        print('TOLD', jax.process_index(), label, type(error).__name__, error)
+
+
+def rows(where):
+    """Every process reads its own rows, and has all embeddings."""
+    asked, mesh = [], parallel.mesh()
+    read = data.load(**config_of(NAME).data).query.pixels.read
+
+    def noted(rows):
+        asked.extend(rows.tolist())
+        return read(rows)
+
+    def summed(_, images):
+        return images.astype(float).sum((1, 2, 3, 4))[:, None]
+
+    embedded = partial(parallel.spread(summed, mesh), 0)
+    found = embedding.embed_rows(embedded, noted, np.arange(7)[:, None], 8, mesh)
+    wanted = read(np.arange(7)).reshape(7, -1).sum(axis=1, dtype=float)[:, None]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    print('TOLD', jax.process_index(), 'rows', asked)
+
+
+def goes_on(where):
+    """A run that one process began."""
+    train.run(config_of(NAME), where / 'begun')
+
+
+def stopped(where):
+    """The second process is told to stop after step 3."""
+    at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train.run(config_of(NAME), where / 'stopped')
+
+
+def lost(where):
+    """The second process fails after step 3; the first, which waits for it, ends too."""
+    at_step(3, fail)
+    command.told(lambda _: train.run(config_of(NAME), where / 'lost'), [])
+
+
+def fail():
+    raise RunError('the disk of this host is gone')
+
+
+def at_step(number, act):
+    """Have the second process do something after a step."""
+    add = logs.Log.add
+
+    def told(self, step, *rest):
+        add(self, step, *rest)
+        if step == number and jax.process_index() == 1:
+            act()
+
+    logs.Log.add = told
+
+
+if __name__ == '__main__':
+    process, processes, port, what, where, *rest = sys.argv[1:]
+    jax.distributed.initialize = partial(jax.distributed.initialize, heartbeat_timeout_seconds=10)
+    hosts.join(f'localhost:{port}', int(processes), int(process))
+    preemption.watch()
+    for one in what.split(','):
+        globals()[one](Path(where), *rest)
