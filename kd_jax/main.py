@@ -6,6 +6,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from kd_jax import command
+from kd_jax.runs import RunError
 
 HOSTS = 'coordinator', 'num_processes', 'process_id'
 
@@ -29,7 +30,7 @@ def main() -> None:
 
         hosts.join(*(flags.FLAGS[name].value for name in HOSTS))
         preemption.watch()
-        path = Path(workdir.value or default_workdir())
+        path = folder(workdir.value or default_workdir())
         if mode.value == 'evaluate':
             found = {path.name: evaluate.run(path, config.value)}
         else:
@@ -46,6 +47,13 @@ def hosts_flags() -> None:
     flags.DEFINE_string(HOSTS[0], None, 'HOST:PORT of process 0, where no launcher tells it.')
     flags.DEFINE_integer(HOSTS[1], None, 'How many processes train together; 1 for this one alone.')
     flags.DEFINE_integer(HOSTS[2], None, 'Which of them this is, from 0 on.')
+
+
+def folder(given: str) -> Path:
+    """The run directory; RunError for a bucket, of which Path would make a folder here."""
+    if '://' in given:
+        raise RunError(f'--workdir={given}: give a folder; a bucket has to be mounted (gcsfuse)')
+    return Path(given)
 
 
 def default_workdir() -> str:

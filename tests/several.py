@@ -113,9 +113,9 @@ def at_step(number, act):
 
 
 if __name__ == '__main__':
-    process, processes, port, what, where, *rest = sys.argv[1:]
+    process, processes, port, what, where, *taught = sys.argv[1:]
     jax.distributed.initialize = partial(jax.distributed.initialize, heartbeat_timeout_seconds=10)
     hosts.join(f'localhost:{port}', int(processes), int(process))
     preemption.watch()
     for one in what.split(','):
-        globals()[one](Path(where), *rest)
+        globals()[one](Path(where), *(taught if one == 'students' else ()))

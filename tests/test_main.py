@@ -46,6 +46,8 @@ def test_what_is_told_on_the_command_line(tmp_path):
         'no root, in full': (folder, where, '--verbosity=1'),
         'no run': (SMOKE, where, '--mode=evaluate'),
         'no config': ('--config=configs/none.py', where),
+        'bucket': (SMOKE, '--workdir=gs://bucket/run'),
+        'half of a host': (SMOKE, where, '--num_processes=2'),
     }
     processes = [smoke.python(*MAIN, *arguments) for arguments in asked.values()]
     told = dict(zip(asked, smoke.ended(*processes)))
@@ -68,6 +70,8 @@ def test_what_is_told_on_the_command_line(tmp_path):
     assert 'folder.py' in full
     assert full.endswith(no_root)
     assert lines['no run'] == f'kd_jax: {tmp_path}/run is no run: it has no config.json\n'
+    assert lines['bucket'].startswith('kd_jax: --workdir=gs://bucket/run: give a folder')
+    assert lines['half of a host'].startswith('kd_jax: give --coordinator=HOST:PORT, --num_proc')
     assert lines['no config'].startswith('kd_jax: ')
     assert 'configs/none.py' in lines['no config']
 

@@ -1,0 +1,142 @@
+"""What a feed costs: the time of a step on its batches over that of a step on one that is there.
+
+    python -m experiments.bench_feed [--networks=tiny,middle] [--feeds=device,cached,stream]
+
+The train step is that of every run, method `supervised`, as in the loop: nothing waits for the
+device but the end of a turn. JPEGs of 256×128 pixels are planted in Market-1501's layout and read
+through kd_jax.data as a run reads them; caches are written before the clock starts. All take
+turns, so that a noisy machine is noisy for all. `resnet50` is for accelerators: 256×128, bfloat16.
+"""
+
+import itertools
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from configs import supervised_folder
+from experiments import bench_cache, turns
+from kd_jax import assembly, command, data, loop, parallel, recipes
+from kd_jax.data import pipeline
+from kd_jax.views import Batch
+
+NETWORKS = flags.DEFINE_list('networks', ['tiny', 'middle'], 'Of tiny, middle and resnet50.')
+FEEDS = flags.DEFINE_list('feeds', ['device', 'cached', 'stream'], 'Those to measure.')
+IMAGES = flags.DEFINE_integer('images', 4000, 'JPEGs that are planted.')
+ROUNDS = flags.DEFINE_integer('rounds', 9, 'Turns that each feed takes.')
+SECONDS = flags.DEFINE_float('seconds', 4.0, 'How long a turn takes, about.')
+
+RESIDENT = 'a batch that is there'
+STEPS = 10  # between two waits for the device
+FOREVER = 10**6
+
+
+class Setting(NamedTuple):
+    """A network, the size of its images, and how many it sees a step."""
+
+    network: str
+    width: int
+    stem: str
+    size: tuple[int, int]
+    identities: int
+    dtype: str = 'float32'
+
+
+SETTINGS = {
+    'tiny': Setting('resnet10', 16, 'small', (32, 32), 16),
+    'middle': Setting('resnet18', 32, 'small', (64, 32), 16),
+    'resnet50': Setting('resnet50', 64, 'imagenet', (256, 128), 16, 'bfloat16'),
+}
+
+
+def config_of(setting: Setting, root: Path, feed: str) -> ConfigDict:
+    """The config of a run on planted images."""
+    config = supervised_folder.get_config('')
+    config.data.root, config.data.feed = str(root), feed
+    config.data.height, config.data.width = setting.size
+    config.sampling.identities = setting.identities
+    config.network.update(name=setting.network, width=setting.width, stem=setting.stem)
+    config.network.update(dtype=setting.dtype, neck='bnneck')
+    return config
+
+
+class Training:
+    """One state that all feeds train further, by one compiled step."""
+
+    def __init__(self, setting: Setting, root: Path):
+        config = config_of(setting, root, 'cached')
+        dataset = data.load(**config.data)
+        self.parts = assembly.assemble(config, dataset, {})
+        self.mesh = parallel.mesh()
+        method, augment, tx, *_ = self.parts
+        state = loop.create_state(method, tx, recipes.blank_batch(config), seed=0)
+        self.state = parallel.replicate(state, self.mesh)
+        self.step = loop.make_train_step(method, augment, tx, self.mesh, seed=0, steps=FOREVER)
+
+    def feed(self, setting: Setting, root: Path, name: str) -> Iterator[Batch]:
+        """The endless batches of a feed."""
+        dataset = data.load(**config_of(setting, root, name).data)
+        split, plan = dataset.train, self.parts.plan
+        return pipeline.batches(split, plan, name, 0, FOREVER, self.mesh)
+
+    def turn(self, batches: Iterator[Batch]) -> Callable[[], Any]:
+        """Some steps on the next batches, and the wait for their end."""
+
+        def steps():
+            for batch in itertools.islice(batches, STEPS):
+                self.state, metrics = self.step(self.state, {}, batch)
+            return jax.device_get(metrics)
+
+        return steps
+
+
+def measured(name: str, root: Path) -> str:
+    """The rows of a table for a network."""
+    setting = SETTINGS[name]
+    training = Training(setting, root)
+    feeds = {feed: training.feed(setting, root, feed) for feed in FEEDS.value}
+    there = itertools.repeat(next(training.feed(setting, root, 'device')))
+    found = [
+        turns.Contender(feed, training.turn(batches))
+        for feed, batches in {RESIDENT: there, **feeds}.items()
+    ]
+    times = turns.take(found, ROUNDS.value, SECONDS.value)
+    images = setting.identities * 4
+    step = 1e3 * turns.median(times[RESIDENT]) / STEPS
+    label = f'{setting.network}, width {setting.width}, {setting.size[0]}×{setting.size[1]}'
+    lines = [f'| {label}, {images} images | {RESIDENT} | {step:.1f} | 1 |']
+    for feed in feeds:
+        taken = 1e3 * turns.median(times[feed]) / STEPS
+        middle, least, most = turns.ratio(times, RESIDENT, feed)
+        lines.append(f'| | `{feed}` | {taken:.1f} | {middle:.3f} ({least:.3f} to {most:.3f}) |')
+    return '\n'.join(lines)
+
+
+def main(_: list) -> None:
+    """Print a Markdown table."""
+    unknown = [n for n in NETWORKS.value if n not in SETTINGS]
+    unknown += [feed for feed in FEEDS.value if feed not in data.FEEDS]
+    if unknown:
+        raise ValueError(
+            f'{", ".join(unknown)}: networks {", ".join(SETTINGS)}, feeds {data.FEEDS}'
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        bench_cache.plant(Path(folder), IMAGES.value)
+        device = jax.devices()[0]
+        print(
+            f'{device.device_kind}, {len(jax.devices())} devices, {os.cpu_count()} cores, '
+            f'jax {jax.__version__}, Python {platform.python_version()}'
+        )
+        print('| a step of | on | ms | over a batch that is there |\n|---|---|---|---|')
+        for name in NETWORKS.value:
+            print(measured(name, Path(folder)), flush=True)
+
+
+if __name__ == '__main__':
+    command.start(main)
