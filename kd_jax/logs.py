@@ -26,7 +26,7 @@ class Window(NamedTuple):
     """The metrics of some steps, on the device until they are told together."""
 
     steps: list[int]
-    metrics: list[dict[str, jax.Array]]
+    metrics: list[dict[str, Any]]
 
     def ready(self) -> bool:
         """Whether the device has computed them all."""
@@ -50,7 +50,7 @@ class Log:
         if start:  # TensorBoard forgets what came after it
             self._event(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
 
-    def add(self, step: int, metrics: dict[str, jax.Array], last_good: int | None) -> None:
+    def add(self, step: int, metrics: dict[str, Any], last_good: int | None) -> None:
         """Keep the metrics of a step, and tell those windows that the device has computed.
 
         Raises as `flush` does.

@@ -1,3 +1,4 @@
+import json
 import re
 
 import jax.numpy as jnp
@@ -111,3 +112,60 @@ def test_progress_tells_step_and_terms(log, caplog):
     assert re.search(r'step 2/8, \d+ images/s, \d+:\d\d:\d\d left: ', caplog.text)
     assert 'loss 0.500' in caplog.text
     assert 'identity 0.250' in caplog.text
+
+
+class Late:
+    """A metric that the device has not computed yet."""
+
+    def __init__(self, value):
+        self.value, self.ready, self.copied = value, False, False
+
+    def copy_to_host_async(self):
+        self.copied = True
+
+    def is_ready(self):
+        return self.ready
+
+    def __array__(self, dtype=None, copy=None):
+        assert self.ready, 'the step was waited for'
+        return np.asarray(self.value, dtype)
+
+
+def test_a_window_is_told_once_the_device_has_computed_it(tmp_path, log):
+    first, second, third = (Late(np.float32(step)) for step in (1, 2, 3))
+    log.add(1, {'loss': first}, None)
+    log.end_window()
+    log.add(2, {'loss': second}, None)
+    assert smoke.rows(tmp_path) == []
+    assert first.copied
+    first.ready = True
+    log.add(3, {'loss': third}, None)  # nothing waits for steps 2 and 3
+    assert smoke.rows(tmp_path) == [{'step': 1, 'loss': 1.0}]
+    second.ready = third.ready = True
+    log.flush(None)
+    assert smoke.rows(tmp_path)[1:] == [{'step': 3, 'loss': 2.5}]
+
+
+def test_who_goes_on_tells_the_mean_of_a_window_that_was_cut(tmp_path, log):
+    """As if it had not been: in float32, whatever file they were kept in."""
+    values = {1: 0.1, 2: 0.7, 3: 1 / 3}
+    for step, value in values.items():
+        add(log, step, loss=value)
+    log.flush(None)
+    add(log, 1, loss=values[1])
+    add(log, 2, loss=values[2])
+    untold = json.loads(json.dumps(log.untold(None)))
+    assert len(smoke.rows(tmp_path)) == 1
+    (tmp_path / 'again').mkdir()
+    again = Log(tmp_path / 'again', start=2, steps=8, images_per_step=4)
+    again.resume(untold)
+    add(again, 3, loss=values[3])
+    again.flush(None)
+    again.close()
+    assert smoke.rows(tmp_path / 'again') == smoke.rows(tmp_path)
+
+
+def test_what_is_not_finite_is_not_kept_for_later(log):
+    add(log, 1, loss=np.nan)
+    with pytest.raises(FloatingPointError, match='loss is nan at step 1'):
+        log.untold(None)
