@@ -10,6 +10,7 @@ from kd_jax import (
     assembly,
     checkpoints,
     embedding,
+    keeping,
     loop,
     losses,
     parallel,
@@ -69,8 +70,8 @@ def whole(path: Path, parts: assembly.Parts) -> Tree:
     config = runs.config_of(path)
     blank = loop.create_state(parts.method, parts.tx, recipes.blank_batch(config), config.seed)
     with checkpoints.manager(path, create=False) as saved:
-        found = checkpoints.restore(saved, saved.latest_step(), loop.items(blank))
-    return loop.from_items(found).variables
+        found = checkpoints.restore(saved, saved.latest_step(), keeping.items(blank))
+    return keeping.from_items(found).variables
 
 
 def text(found: Ranked) -> str:

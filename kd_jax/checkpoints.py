@@ -6,13 +6,14 @@ and the metrics of steps that are not told yet.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -43,21 +44,41 @@ class Restored(NamedTuple):
     step: int
 
 
+class Schedule(NamedTuple):
+    """Preserves the last two steps that are `regular`, and the last of all, as it was stopped at.
+
+    So a run that was stopped in between ends with the checkpoints of one that was not.
+    """
+
+    regular: Callable[[int], bool]
+
+    def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
+        """As orbax asks its preservation policies."""
+        steps = [one.step for one in checkpoints]
+        last = [step for step in steps if self.regular(step)][-LATEST:]
+        return [step in last or step == steps[-1] for step in steps]
+
+
+class Manager(ocp.CheckpointManager):
+    """Without orbax's own question whether the run is told to stop, which `preemption` asks."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """Never, here."""
+        return False
+
+
 @contextlib.contextmanager
-def manager(run: Path, create: bool = True) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints of a run; the last two and the one of the best mAP are kept.
+def manager(
+    run: Path, create: bool = True, regular: Callable[[int], bool] = lambda step: True
+) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints of a run; the last two (`Schedule`) and that of the best mAP are kept.
 
     RunError where one could not be written, as on a full disk.
     """
-    policy = preservation_policy
-    keep = policy.AnyPreservationPolicy(
-        [
-            policy.LatestN(LATEST),
-            policy.BestN(
-                get_metric_fn=lambda m: m['mAP'], n=1, keep_checkpoints_without_metrics=False
-            ),
-        ]
+    best = preservation_policy.BestN(
+        get_metric_fn=lambda m: m['mAP'], n=1, keep_checkpoints_without_metrics=False
     )
+    keep = preservation_policy.AnyPreservationPolicy([Schedule(regular), best])
     options = ocp.CheckpointManagerOptions(
         preservation_policy=keep,
         best_fn=lambda metrics: metrics['mAP'],
@@ -67,7 +88,7 @@ def manager(run: Path, create: bool = True) -> Iterator[ocp.CheckpointManager]:
     handlers = {name: ocp.StandardCheckpointHandler() for name in ITEMS}
     directory = (run / 'checkpoints').absolute()
     damage.check_metrics(directory, put=create)
-    found = ocp.CheckpointManager(
+    found = Manager(
         directory, options=options, item_handlers={**handlers, NOTES: ocp.JsonCheckpointHandler()}
     )
     try:
@@ -156,17 +177,25 @@ def _read(checkpoints, step, items) -> tuple[dict[str, Any], list]:
         _check_shapes(place, {name: saved[name].tree for name in items}, items)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
         args = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
-        args = ocp.args.Composite(**args, **{NOTES: ocp.args.JsonRestore()})
-        found = checkpoints.restore(step, args=args)
-        sums, untold = found[NOTES]['checksums'], found[NOTES]['untold']
-        changed = [name for name in items if damage.checksum(found[name]) != sums[name]]
+        if noted := (Path(place) / NOTES).exists():
+            args[NOTES] = ocp.args.JsonRestore()
+        found = checkpoints.restore(step, args=ocp.args.Composite(**args))
+        notes = found[NOTES] if noted else {'checksums': {}, 'untold': []}
+        sums = notes['checksums']
+        changed = [
+            name for name in items if name in sums and damage.checksum(found[name]) != sums[name]
+        ]
     except RunError:
         raise
     except Exception as error:  # of orbax, tensorstore, zstd, JSON: whatever damage leads to
+        if damage.is_of_the_machine(error):
+            raise
         raise damage.told(place, error) from error
+    if not noted:
+        logging.warning('%s has no checksums, as of an earlier kd_jax: read as it is', place)
     if changed:
         raise RunError(f'{place} is damaged ({", ".join(changed)}: not what was saved)')
-    return {name: found[name] for name in items}, untold
+    return {name: found[name] for name in items}, notes['untold']
 
 
 def _check_shapes(place: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:

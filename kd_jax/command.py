@@ -40,7 +40,7 @@ def told(application: Callable[[list], None], arguments: list) -> None:
     """
     try:
         application(arguments)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         expected = isinstance(error, EXPECTED) or _refusal(error)
         if hosts.are_several():
             lines = f'kd_jax: {error}\n' if expected else traceback.format_exc()
@@ -51,7 +51,7 @@ def told(application: Callable[[list], None], arguments: list) -> None:
         sys.exit(f'kd_jax: {error}')
 
 
-def _refusal(error: Exception) -> bool:
+def _refusal(error: BaseException) -> bool:
     """Whether kd_jax itself refused a value; a ValueError of an operation is a bug."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     ours = last.filename.startswith(PACKAGE) and last.line.startswith('raise ')

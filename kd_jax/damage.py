@@ -13,6 +13,7 @@ from absl import logging
 from kd_jax import hosts
 from kd_jax.runs import RunError
 
+MACHINE = 'RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'Too many open files', 'Permission denied'
 ASIDE = 'damaged'  # in a run directory, beside its checkpoints
 
 
@@ -27,6 +28,12 @@ def checksum(tree: Any) -> int:
 def told(place: Path | str, error: Exception) -> RunError:
     """The error that a checkpoint is damaged, as another error shows."""
     return RunError(f'{place} is damaged ({first_line(error)})')
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Whether an error tells of memory, open files or rights, not of what was read."""
+    said = str(error)
+    return isinstance(error, MemoryError | PermissionError) or any(of in said for of in MACHINE)
 
 
 def first_line(error: Exception) -> str:

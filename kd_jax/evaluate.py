@@ -16,6 +16,7 @@ from kd_jax import (
     comparison,
     data,
     embedding,
+    hosts,
     lineage,
     parallel,
     recipes,
@@ -44,7 +45,7 @@ def scored_run(path: Path, config: ConfigDict, which: str = 'last') -> list[Scor
     runs.check_same(path, config, but=('data', 'evaluate', 'train', 'teachers'))
     restored = checkpoints.restore_network(path, which)
     lineage.check_size(str(path), restored.config, config)
-    dataset = data.load(**config.data)
+    dataset = hosts.in_turn(lambda: data.load(**config.data))
     scoring.check(restored.config, dataset, **config.evaluate)
     logging.info('step %d of %s on\n%s', restored.step, path, data.describe(dataset))
     mesh = parallel.mesh()

@@ -40,11 +40,14 @@ class Log:
     and went on has the same file as one that was not. Of several processes the first writes.
     """
 
-    def __init__(self, run: Path, start: int, steps: int, images_per_step: int):
+    def __init__(
+        self, run: Path, start: int, steps: int, images_per_step: int, evaluated: bool = True
+    ):
+        """`evaluated`: whether `start`, from which it goes on, is; else it will be."""
         self.run, self.steps, self.images_per_step = run, steps, images_per_step
         self.window, self.ended = Window([], []), collections.deque()
         self.clock, self.watch = Clock(), time.perf_counter()
-        runs.rewind_metrics(run, start)
+        runs.rewind_metrics(run, start, evaluated)
         self.file: BinaryIO = _events(run)
         self._event(Event(file_version='brain.Event:2'))
         if start:  # TensorBoard forgets what came after it
@@ -163,8 +166,9 @@ class Log:
 
     def _event(self, event) -> None:
         event.wall_time = time.time()
-        RecordWriter(self.file).write(event.SerializeToString())
-        self.file.flush()
+        with runs.writing(self.run / 'events.out.tfevents'):
+            RecordWriter(self.file).write(event.SerializeToString())
+            self.file.flush()
 
 
 def _events(run: Path) -> BinaryIO:

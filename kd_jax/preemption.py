@@ -1,7 +1,7 @@
 """SIGTERM, by which a machine is taken away: a run saves, and ends with a code that says so.
 
 In one process a signal ends it at once, but while it is `deferred`. Of several processes the
-coordination service of JAX notes the signal, and all of them stop after the same step.
+coordination service of JAX notes SIGTERM, and all of them stop after the same step.
 """
 
 import contextlib
@@ -14,24 +14,22 @@ import jax
 from jax.experimental import multihost_utils
 
 RESTART = os.EX_TEMPFAIL  # 75: nothing is wrong; the same command goes on
-SIGNALS = signal.SIGTERM, signal.SIGINT
+CODES = {signal.SIGTERM: RESTART, signal.SIGINT: 130}  # who pressed Ctrl-C wants no restart
 
 
 class Preempted(SystemExit):
     """The run was told to stop, and has kept what it can."""
 
-    def __init__(self):
-        super().__init__(RESTART)
-
 
 _deferring = 0  # regions that end in their own time
-_noticed = False
+_told = 0  # the exit code, once a signal came
+_asked = 0  # how often `reached` was called, in step with all processes
 
 
 def watch() -> None:
     """Stop as `Preempted` on SIGTERM and Ctrl-C from now on; on a second one, at once."""
     if jax.process_count() == 1:
-        for number in SIGNALS:
+        for number in CODES:
             signal.signal(number, _notice)
 
 
@@ -46,23 +44,30 @@ def deferred() -> Iterator[None]:
         _deferring -= 1
 
 
-def reached(step: int) -> bool:
-    """Whether the run is to stop after this step, in all processes; called after every step."""
-    if jax.process_count() > 1:
-        return multihost_utils.reached_preemption_sync_point(step)
-    return _noticed
+def reached() -> bool:
+    """Whether the run is to stop now, in all processes, which call it after every step.
+
+    What JAX is asked are no steps: they start anew with every network and every start, and its
+    answer is True once, at the number behind the largest that it was asked before.
+    """
+    global _asked, _told
+    if jax.process_count() > 1 and not _told:
+        _asked += 1
+        if multihost_utils.reached_preemption_sync_point(_asked):
+            _told = RESTART
+    return bool(_told)
 
 
 def check() -> None:
-    """Raise `Preempted` where that was asked of this process, which trains alone."""
-    if _noticed:
-        raise Preempted
+    """Raise `Preempted` where that was asked; in several processes, where `reached` said so."""
+    if _told:
+        raise Preempted(_told)
 
 
 def _notice(number: int, frame: FrameType | None) -> None:
-    global _noticed
-    for one in SIGNALS:
+    global _told
+    for one in CODES:
         signal.signal(one, signal.SIG_DFL)
-    _noticed = True
+    _told = CODES[number]
     if not _deferring:
-        raise Preempted
+        raise Preempted(_told)

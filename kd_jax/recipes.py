@@ -60,6 +60,14 @@ class Course(NamedTuple):
     def steps(self) -> int:
         return max(1, round(self.epochs * self.steps_per_epoch))
 
+    def scores(self, step: int) -> bool:
+        """Whether the network is evaluated after `step`."""
+        return self.due(step, self.evaluate_every)
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is due after `step`."""
+        return self.scores(step) or self.due(step, self.checkpoint_every)
+
     def due(self, step: int, every: float) -> bool:
         """Whether something done every so many epochs is due after `step`."""
         steps = max(1, round(every * self.steps_per_epoch))

@@ -3,9 +3,11 @@
 Of several processes that train together, the first writes its files.
 """
 
+import contextlib
 import json
 import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -113,9 +115,11 @@ def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def rewind_metrics(run: Path, step: int) -> None:
-    """Drop the rows after `step`, which will be written again."""
+def rewind_metrics(run: Path, step: int, evaluated: bool = True) -> None:
+    """Drop the rows after `step`, and its own evaluation if that is to be made again."""
     rows = [row for row in metrics_of(run) if row['step'] <= step]
+    if not evaluated:
+        rows = [row for row in rows if row['step'] < step or 'evaluation' not in row]
     _replace(run / 'metrics.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
 
 
@@ -123,7 +127,8 @@ def append_metrics(run: Path, row: dict) -> None:
     """Add one row to metrics.jsonl."""
     if jax.process_index():
         return
-    with open(run / 'metrics.jsonl', 'a') as file:
+    path = run / 'metrics.jsonl'
+    with writing(path), open(path, 'a') as file:
         file.write(json.dumps(row) + '\n')
 
 
@@ -136,8 +141,21 @@ def _replace(path: Path, text: str) -> None:
     if jax.process_index():
         return
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with writing(path):
+        temporary.write_text(text)
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """RunError naming the file where it can not be written, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f'{path} can not be written ({error.strerror}); start again once it can: the run goes '
+            'on from its last checkpoint'
+        ) from error
 
 
 def _read(path: Path) -> Any:

@@ -16,6 +16,7 @@ from kd_jax import (
     checkpoints,
     data,
     hosts,
+    keeping,
     lineage,
     locking,
     loop,
@@ -46,6 +47,7 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
         logging.info('%s is finished', workdir)
         return finished
     with alone(workdir):
+        start(workdir, config, dataset)  # who held it may have just begun another
         if together:
             train_at_once(together, workdir / 'stacked', dataset)
         results, variables = {}, {}
@@ -130,7 +132,7 @@ def joint_parts(
     return own[first]._replace(method=method, begin=begin)
 
 
-def keep(run: Path, state: loop.TrainState, summary: dict, metrics: list[dict]) -> None:
+def keep(run: Path, state: keeping.TrainState, summary: dict, metrics: list[dict]) -> None:
     """Leave a run of what was trained at once, with its last evaluation and checkpoint."""
     step = int(state.step)
     runs.rewind_metrics(run, 0)
@@ -138,5 +140,5 @@ def keep(run: Path, state: loop.TrainState, summary: dict, metrics: list[dict]) 
         runs.append_metrics(run, row)
     with checkpoints.manager(run) as saved:
         if saved.latest_step() is None:
-            checkpoints.save(saved, step, loop.items(state), summary[summary['quoted']])
+            checkpoints.save(saved, step, keeping.items(state), summary[summary['quoted']])
     runs.write_json(run / 'result.json', {'student': summary})

@@ -8,6 +8,7 @@ A call of a function of this file, on runs in WHERE.
 import os
 import signal
 import sys
+import time
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -85,9 +86,27 @@ def goes_on(where):
 
 
 def stopped(where):
-    """The second process is told to stop after step 3."""
-    at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    train.run(config_of(NAME), where / 'stopped')
+    """The second process is told to stop before its first step, and JAX takes a second to note it.
+
+    A run that one process began and that goes on: JAX is not asked by the numbers of its steps.
+    """
+    add = logs.Log.add
+
+    def slowly(self, *given):
+        time.sleep(1)
+        add(self, *given)
+
+    logs.Log.add = slowly
+    if jax.process_index() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    train.run(config_of(NAME), where / 'begun')
+
+
+def unreadable(where):
+    """The second process can not read an image that it scores."""
+    if jax.process_index() == 1:
+        embedding.batches = lambda *_: fail()
+    command.told(lambda _: train.run(config_of(NAME), where / 'lost'), [])
 
 
 def lost(where):

@@ -13,7 +13,19 @@ from network_options import create
 from random_trees import random_init
 from test_backbones import CUT
 
-from kd_jax import analysis, assembly, checkpoints, data, lineage, loop, recipes, runs, trees, views
+from kd_jax import (
+    analysis,
+    assembly,
+    checkpoints,
+    data,
+    keeping,
+    lineage,
+    loop,
+    recipes,
+    runs,
+    trees,
+    views,
+)
 from kd_jax.data import augment
 from kd_jax.runs import RunError
 
@@ -226,8 +238,8 @@ def planted(path, teacher=None, **method):
     made = recipes.method(config, network, {'teacher': network} if teacher else {})
     variables = random_init(made.init, recipes.blank_batch(config), seed=3)
     with checkpoints.manager(path) as saved:
-        state = loop.TrainState(np.array(4), variables, ())
-        checkpoints.save(saved, 4, loop.items(state), 0.5)
+        state = keeping.TrainState(np.array(4), variables, ())
+        checkpoints.save(saved, 4, keeping.items(state), 0.5)
     return path
 
 
@@ -312,7 +324,7 @@ def test_what_is_beside_the_student():
     batch = recipes.blank_batch(config)
     state = loop.create_state(parts.method, parts.tx, batch, config.seed)
     with checkpoints.manager(path, create=False) as saved:
-        wanted = checkpoints.restore(saved, 8, loop.items(state))['training']['variables']
+        wanted = checkpoints.restore(saved, 8, keeping.items(state))['training']['variables']
     found = analysis.beside_student(path, 8)
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
     assert list(found['params']) == ['heads']

@@ -9,8 +9,8 @@ import orbax.checkpoint as ocp
 import pytest
 import smoke
 
-from kd_jax import checkpoints, loop, recipes
-from kd_jax.loop import TrainState
+from kd_jax import checkpoints, keeping, recipes
+from kd_jax.keeping import TrainState
 from kd_jax.runs import RunError
 
 
@@ -36,7 +36,7 @@ def save(run, accuracies):
     """Checkpoints of the steps in `accuracies`, each of the state of its number."""
     with checkpoints.manager(run) as saved:
         for step, accuracy in accuracies.items():
-            checkpoints.save(saved, step, loop.items(state_of(step)), accuracy)
+            checkpoints.save(saved, step, keeping.items(state_of(step)), accuracy)
 
 
 def kept(run):
@@ -46,13 +46,13 @@ def kept(run):
 def test_a_state_comes_back_bit_by_bit(tmp_path):
     save(tmp_path, {7: None})
     with checkpoints.manager(tmp_path) as saved:
-        found = checkpoints.restore(saved, 7, loop.items(state_of(0)))
-    assert_same(loop.from_items(found), state_of(7))
+        found = checkpoints.restore(saved, 7, keeping.items(state_of(0)))
+    assert_same(keeping.from_items(found), state_of(7))
 
 
 def test_the_state_of_a_run_splits_and_joins(tmp_path):
     state = state_of(3)
-    items = loop.items(state)
+    items = keeping.items(state)
     assert_same(
         items['student'],
         {
@@ -61,7 +61,7 @@ def test_the_state_of_a_run_splits_and_joins(tmp_path):
         },
     )
     assert set(items['training']['variables']['params']) == {'heads'}
-    assert_same(loop.from_items(items), state)
+    assert_same(keeping.from_items(items), state)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_the_last_two_and_the_best_are_kept(tmp_path, accuracies, steps):
     assert kept(tmp_path) == steps
     with checkpoints.manager(tmp_path, create=False) as saved:
         for step in steps:
-            found = checkpoints.restore(saved, step, loop.items(state_of(0)))
-            assert_same(loop.from_items(found), state_of(step))
+            found = checkpoints.restore(saved, step, keeping.items(state_of(0)))
+            assert_same(keeping.from_items(found), state_of(step))
 
 
 def test_the_best_is_remembered_by_who_goes_on(tmp_path):
@@ -113,7 +113,7 @@ def test_a_leaf_of_another_shape_is_named(tmp_path, other, message):
         checkpoints.manager(tmp_path) as saved,
         pytest.raises(RunError, match=f'{tmp_path}/checkpoints/2 holds no such .* {message}'),
     ):
-        checkpoints.restore(saved, 2, loop.items(other))
+        checkpoints.restore(saved, 2, keeping.items(other))
 
 
 def test_restore_network_gives_the_student_alone():

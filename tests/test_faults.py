@@ -1,55 +1,25 @@
 """What a run survives: signals, a full disk, damaged checkpoints, another process in its place."""
 
 import os
-import shutil
 import signal
 
-import jax
-import numpy as np
 import pytest
 import smoke
+from faulty import NAME, assert_same_end, steps_of, unfinished
 
 from kd_jax import checkpoints, embedding, locking, logs, preemption, runs, scoring, train
 from kd_jax.runs import RunError
-
-NAME = 'supervised_carousel'
 
 
 @pytest.fixture
 def watched(monkeypatch):
     """Signals stop a run, as on the command line; afterwards all is as it was."""
-    before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
-    monkeypatch.setattr(preemption, '_noticed', False)
+    before = {number: signal.getsignal(number) for number in preemption.CODES}
+    monkeypatch.setattr(preemption, '_told', 0)
     preemption.watch()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-def unfinished(where, last=8):
-    """A copy of a smoke run whose checkpoints end with a step, without its result."""
-    run = smoke.copy(smoke.finished(NAME), where)
-    (run / 'result.json').unlink()
-    for step in steps_of(run):
-        if step > last:
-            shutil.rmtree(run / f'checkpoints/{step}')
-    return run
-
-
-def steps_of(run):
-    return sorted(int(path.name) for path in (run / 'checkpoints').iterdir() if path.name.isdigit())
-
-
-def assert_same_end(run):
-    """The run ended bit by bit as one that nothing happened to."""
-    whole = smoke.finished(NAME)
-    assert (run / 'metrics.jsonl').read_bytes() == (whole / 'metrics.jsonl').read_bytes()
-    assert smoke.result(run) == smoke.result(whole)
-    for which in checkpoints.WHICH:
-        found, wanted = (checkpoints.restore_network(one, which) for one in (run, whole))
-        assert found.step == wanted.step
-        for x, y in zip(*(jax.tree.leaves(one.variables) for one in (found, wanted))):
-            np.testing.assert_array_equal(x, y)
 
 
 def stopped_by(monkeypatch, where, name, number=signal.SIGTERM, count=1):
@@ -87,7 +57,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on(
     assert stopped.value.code == 75
     assert steps_of(tmp_path)[-1] == saved
     assert not (tmp_path / 'result.json').exists()
-    monkeypatch.setattr(preemption, '_noticed', False)
+    monkeypatch.setattr(preemption, '_told', 0)
     train.run(smoke.config(NAME), tmp_path)
     assert_same_end(tmp_path)
 
@@ -110,10 +80,11 @@ def test_told_at_its_last_step_it_ends(tmp_path, monkeypatch, watched):
 def test_a_second_signal_is_not_held_back(watched):
     with preemption.deferred():
         signal.raise_signal(signal.SIGINT)
-        assert preemption.reached(1)
+        assert preemption.reached()
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    with pytest.raises(preemption.Preempted):
+    with pytest.raises(preemption.Preempted) as stopped:
         preemption.check()
+    assert stopped.value.code == 130  # of Ctrl-C: no code to be started again by
 
 
 def test_the_exit_code_says_start_me_again(tmp_path):
@@ -166,61 +137,13 @@ main.main()
     assert_same_end(run)
 
 
-# Checkpoints that are damaged.
+def test_metrics_that_can_not_be_written_are_told_with_their_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
 
-
-def largest(step):
-    """The file of a checkpoint that has most of the student's numbers."""
-    return max((step / 'student/ocdbt.process_0/d').iterdir(), key=lambda path: path.stat().st_size)
-
-
-def flip(step):
-    """One bit, in the middle of numbers that are stored as they are."""
-    content = bytearray(largest(step).read_bytes())
-    content[len(content) // 2] ^= 1
-    largest(step).write_bytes(content)
-
-
-DAMAGES = {
-    'truncated': lambda step: os.truncate(largest(step), largest(step).stat().st_size // 2),
-    'flipped': flip,
-    'empty': lambda step: (step / 'training/manifest.ocdbt').write_bytes(b''),
-    'no notes': lambda step: shutil.rmtree(step / 'notes'),
-    'no item': lambda step: shutil.rmtree(step / 'training'),
-    'no JSON': lambda step: (step / 'student/_METADATA').write_text('{'),
-    'no metrics': lambda step: (step / 'metrics/metrics').write_text('{"mAP":'),
-}
-
-
-@pytest.mark.parametrize('damage', DAMAGES)
-def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, damage, caplog):
-    run = unfinished(tmp_path / 'run')
-    DAMAGES[damage](run / 'checkpoints/8')
-    caplog.set_level('INFO')
-    train.run(smoke.config(NAME), run)
-    assert f'{run}/checkpoints/8 is damaged' in caplog.text
-    assert f'it is now {run}/damaged/8' in caplog.text
-    assert 'going on from the checkpoint of step 6' in caplog.text
-    assert (run / 'damaged/8').is_dir()
-    assert_same_end(run)
-
-
-def test_where_none_can_be_read_nothing_is_moved(tmp_path):
-    run = unfinished(tmp_path / 'run')
-    for step in steps_of(run):
-        DAMAGES['truncated'](run / f'checkpoints/{step}')
-    before = smoke.files(run / 'checkpoints')
-    with pytest.raises(RunError, match=f'{run}/checkpoints/8 is damaged'):
-        train.run(smoke.config(NAME), run)
-    assert smoke.files(run / 'checkpoints') == before
-
-
-@pytest.mark.parametrize('damage', sorted(DAMAGES.keys() - {'no item', 'empty'}))
-def test_a_network_is_not_restored_from_a_damaged_checkpoint(tmp_path, damage):
-    run = smoke.copy(smoke.finished(NAME), tmp_path / 'run')
-    DAMAGES[damage](run / 'checkpoints/8')
-    with pytest.raises(RunError, match=f'{run}/checkpoints/8 is damaged'):
-        checkpoints.restore_network(run)
+    monkeypatch.setattr(runs.json, 'dumps', full)
+    with pytest.raises(RunError, match=rf'{tmp_path}/metrics\.jsonl can not be written \(No space'):
+        runs.append_metrics(tmp_path, {'step': 1})
 
 
 # Others in the same place.
@@ -283,9 +206,47 @@ def test_a_step_is_scored_once(tmp_path, monkeypatch, watched):
         stopped_by(patched, checkpoints, 'save', count=2)
         with pytest.raises(preemption.Preempted):
             train.run(smoke.config(NAME), tmp_path)
-    monkeypatch.setattr(preemption, '_noticed', False)
+    monkeypatch.setattr(preemption, '_told', 0)
     scored, score = [], scoring.score
     monkeypatch.setattr(scoring, 'score', lambda *a, **o: scored.append(1) or score(*a, **o))
     train.run(smoke.config(NAME), tmp_path)
     assert len(scored) == 1
     assert [row['step'] for row in runs.metrics_of(tmp_path)] == [2, 4, 4, 6, 8, 8]
+
+
+def test_scored_again_it_is_told_once(tmp_path, monkeypatch, watched):
+    """Stopped while step 4 was scored; then killed between its evaluation and its checkpoint."""
+    with monkeypatch.context() as patched:
+        stopped_by(patched, embedding, 'batches')
+        with pytest.raises(preemption.Preempted):
+            train.run(smoke.config(NAME), tmp_path)
+    monkeypatch.setattr(preemption, '_told', 0)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, 'save', killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(smoke.config(NAME), tmp_path)
+    assert 'evaluation' in runs.metrics_of(tmp_path)[-1]
+    train.run(smoke.config(NAME), tmp_path)
+    assert_same_end(tmp_path)
+
+
+def test_told_between_two_networks_the_second_does_not_begin(tmp_path, monkeypatch, watched):
+    """Not that of umts, which would compile: its T-net has ended when the signal comes."""
+    whole = smoke.finished()
+    run = smoke.copy(whole, tmp_path / 'run')
+    (run / 'result.json').unlink()
+    restored = checkpoints.restore_network
+    monkeypatch.setattr(preemption, '_deferring', 1)  # as in the loop of the T-net
+
+    def told(*given):
+        signal.raise_signal(signal.SIGTERM)
+        return restored(*given)
+
+    monkeypatch.setattr(checkpoints, 'restore_network', told)
+    with pytest.raises(preemption.Preempted):
+        train.run(smoke.config(), run)
+    assert runs.metrics_of(run) == runs.metrics_of(whole)

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 import smoke
+from faulty import NAME, steps_of, unfinished
 from test_train import CONFIGS
 
-from kd_jax import checkpoints, hosts, preemption, runs, trees
+from kd_jax import checkpoints, hosts, preemption, runs, train, trees
 from kd_jax.runs import RunError
 
-NAME = 'supervised_carousel'
 LIMIT = 1e-5
 LIMIT_SECONDS = 540
 
@@ -47,10 +47,9 @@ def started(what, where, devices, processes, *rest):
 
 
 def begun(where):
-    """A run that one process of four devices trained for six steps."""
-    run = smoke.copy(smoke.finished(NAME), where)
-    (run / 'result.json').unlink()
-    smoke.shutil.rmtree(run / 'checkpoints/8')
+    """A run of one process of four devices, of which the last checkpoint is damaged."""
+    run = unfinished(where)
+    (run / 'checkpoints/8/student/manifest.ocdbt').write_bytes(b'')
     return run
 
 
@@ -117,6 +116,7 @@ def test_one_device_trains_as_four(alone, name):
 
 def test_two_processes_go_on_with_the_run_of_one(pair):
     assert_close(pair[0] / 'begun', smoke.finished(NAME))
+    assert (pair[0] / 'begun/damaged/8').is_dir()
 
 
 def test_what_two_processes_saved_is_read_by_one(pair):
@@ -160,21 +160,23 @@ def test_the_first_goes_before_the_others(pair):
 
 
 def test_told_to_stop_both_save_and_one_process_goes_on(tmp_path):
+    run = unfinished(tmp_path / 'begun', last=6)
     codes, texts = started('stopped', tmp_path, 2, 2)
     assert codes == [preemption.RESTART] * 2, texts[0] + texts[1]
-    run = tmp_path / 'stopped'
-    last = max(int(path.name) for path in (run / 'checkpoints').iterdir())
-    assert 3 < last < 8
+    assert steps_of(run)[-1] == 7
     assert not (run / 'result.json').exists()
-    smoke.train.run(smoke.config(NAME), run)
+    train.run(smoke.config(NAME), run)
     assert_close(run, smoke.finished(NAME))
+    assert steps_of(run) == steps_of(smoke.finished(NAME))
 
 
-def test_where_one_fails_the_other_ends_too(tmp_path):
-    (first, second), texts = started('lost', tmp_path, 2, 2)
+@pytest.mark.parametrize('what', ['lost', 'unreadable'])
+def test_where_one_fails_the_other_ends_too(tmp_path, what):
+    (first, second), texts = started(what, tmp_path, 2, 2)
     assert second == 1
     assert 'process 1: kd_jax: the disk of this host is gone' in texts[1]
     assert first in (1, -signal.SIGABRT)
+    assert 'make room' not in texts[0]
     assert not (tmp_path / 'lost/result.json').exists()
 
 

@@ -16,7 +16,7 @@ FLOORS = [
     {'embedding', 'embeddings', 'leaf_table', 'lineage', 'logs', 'ranklist', 'stacked'},
     {'calibrate', 'differences', 'index', 'scoring'},
     {'comparison', 'evaluate', 'assembly', 'inspect'},
-    {'analysis', 'loop', 'opened', 'own_images'},
+    {'analysis', 'keeping', 'loop', 'opened', 'own_images'},
     {'embed', 'exporting', 'search'},
     {'train'},
     {'main'},

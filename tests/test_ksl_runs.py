@@ -16,6 +16,7 @@ from kd_jax import (
     checkpoints,
     data,
     evaluate,
+    keeping,
     loop,
     optimizers,
     parallel,
@@ -101,7 +102,7 @@ def sgd_steps(method, variables, seen, devices=1):
     tx = optimizers.create(epochs=1.0, steps_per_epoch=8, **options)
     mesh = parallel.mesh(jax.devices()[:devices])
     step = loop.make_train_step(method, lambda seen: (seen, seen), tx, mesh, seed=0, steps=8)
-    state = loop.TrainState(np.zeros((), np.int32), variables, tx.init(variables['params']))
+    state = keeping.TrainState(np.zeros((), np.int32), variables, tx.init(variables['params']))
     state = parallel.replicate(jax.tree.map(np.array, state), mesh)
     while True:
         state, metrics = step(state, {}, parallel.shard(seen, mesh))
@@ -160,7 +161,9 @@ def state_of(run):
     shapes = jax.eval_shape(lambda: loop.create_state(parts.method, parts.tx, blank, 0))
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     with checkpoints.manager(run, create=False) as saved:
-        return loop.from_items(checkpoints.restore(saved, saved.latest_step(), loop.items(state)))
+        return keeping.from_items(
+            checkpoints.restore(saved, saved.latest_step(), keeping.items(state))
+        )
 
 
 def test_its_student_is_the_first_branch_of_the_training():

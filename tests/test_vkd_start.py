@@ -10,7 +10,7 @@ import smoke
 from test_pretrained import CLASSES, drawn, file_of, imagenet, in_torch, narrow
 from test_vkd import NETWORK, OPTIONS, OWN, TAUGHT, made
 
-from kd_jax import checkpoints, loop, recipes, train, trees
+from kd_jax import checkpoints, keeping, parallel, recipes, train, trees
 from kd_jax.methods import vkd
 from kd_jax.networks import pretrained, state_dicts
 from kd_jax.networks.torch_names import torch_names
@@ -106,9 +106,11 @@ def test_a_run_from_scratch_is_untouched_by_its_teacher(weights):
     method = recipes.method(config, NETWORK, {'teacher': NETWORK})
     assert method.start is None
     fresh = trees.join(student=OWN)
-    state = loop.TrainState(jax.numpy.zeros((), int), fresh, ())
+    state = keeping.TrainState(jax.numpy.zeros((), int), fresh, ())
     nothing = SimpleNamespace(latest_step=lambda: None)
     begin = functools.partial(recipes.started, config, 8)
-    found = loop.restored(nothing, state, begin, method, {'teacher': TAUGHT}).variables
+    taught = {'teacher': TAUGHT}
+    found, step, _ = keeping.restored(nothing, state, begin, method, taught, parallel.mesh())
+    assert step == 0
     wanted = recipes.started(config, 8, fresh)
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    jax.tree.map(np.testing.assert_array_equal, found.variables, wanted)
