@@ -24,6 +24,7 @@ from configs import supervised_folder
 from experiments import bench_cache, turns
 from kd_jax import assembly, command, data, loop, parallel, recipes
 from kd_jax.data import pipeline
+from kd_jax.runs import RunError
 from kd_jax.views import Batch
 
 NETWORKS = flags.DEFINE_list('networks', ['tiny', 'middle'], 'Of tiny, middle and resnet50.')
@@ -123,9 +124,7 @@ def main(_: list) -> None:
     unknown = [n for n in NETWORKS.value if n not in SETTINGS]
     unknown += [feed for feed in FEEDS.value if feed not in data.FEEDS]
     if unknown:
-        raise ValueError(
-            f'{", ".join(unknown)}: networks {", ".join(SETTINGS)}, feeds {data.FEEDS}'
-        )
+        raise RunError(f'{", ".join(unknown)}: networks {", ".join(SETTINGS)}, feeds {data.FEEDS}')
     with tempfile.TemporaryDirectory() as folder:
         bench_cache.plant(Path(folder), IMAGES.value)
         device = jax.devices()[0]

@@ -31,6 +31,7 @@ from kd_jax.data import pipeline
 
 DEVICES = flags.DEFINE_list('devices', ['1', '2', '4', '8'], 'Forced CPU devices of one process.')
 PROCESSES = flags.DEFINE_integer('processes', 2, 'That share the most of them; 1 for none.')
+PAPER = flags.DEFINE_bool('paper', True, 'Also the table for pods (experiments.paper_scaling).')
 ROUNDS = flags.DEFINE_integer('rounds', 5, 'Times that every one is started, in turns.')
 
 CHILD = 'KD_JAX_SCALING'  # what a child process measures, as JSON
@@ -41,6 +42,7 @@ def steps(devices: list[jax.Device]) -> dict[str, Any]:
     """Seconds a step on those devices, and the metrics of each."""
     config = supervised_carousel.get_config('')
     config.sampling.identities = 16
+    config.optimizer.update(name='sgd', learning_rate=0.01)  # Adam enlarges what rounding differs
     dataset = data.load(**config.data)
     method, augment, tx, plan, course, _ = assembly.assemble(config, dataset, {})
     mesh = parallel.mesh(devices)
@@ -126,7 +128,8 @@ def main(_: list) -> None:
         f'Python {platform.python_version()}'
     )
     print(table(), flush=True)
-    print(paper_scaling.table())
+    if PAPER.value:
+        print(paper_scaling.table())
 
 
 if __name__ == '__main__':

@@ -3,9 +3,9 @@
     python -m experiments.faults --kills=100 [--config=…] [--workdir=…] [--jobs=2] [--seed=0]
 
 Every kill is of a run of its own, by SIGKILL, after a share of the unharmed run's time that is
-drawn evenly. The ends are compared bit by bit: metrics.jsonl, result.json, and every array of the
-last and the best checkpoint, of the student and of its teachers. Started again, it goes on with
-the kills that are missing; what differed is left in the work directory.
+drawn evenly. The ends are compared bit by bit: metrics.jsonl, result.json, and every array of all
+checkpoints, of the student and of its teachers. Started again, it goes on with the kills that are
+missing; what differed is left in the work directory.
 """
 
 import argparse
@@ -65,21 +65,13 @@ def contents(run: Path) -> dict[str, Any]:
         name = str(path.relative_to(run))
         if path.name in ('metrics.jsonl', 'result.json', 'config.json'):
             found[name] = path.read_bytes()
-    for home in sorted(run.rglob('checkpoints')):
-        steps = sorted(int(path.name) for path in home.iterdir() if path.name.isdigit())
-        for step in steps:
-            for item in ('student', 'training'):
-                name = f'{home.relative_to(run)}/{step}/{item}'
-                found[name] = arrays(home / str(step) / item)
-    return found
-
-
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an item of a checkpoint, by name."""
     with ocp.StandardCheckpointer() as reader:
-        tree = reader.restore(path)
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in leaves}
+        for path in sorted(run.rglob('checkpoints/*/*')):
+            if path.name in ('student', 'training'):
+                leaves = jax.tree_util.tree_leaves_with_path(reader.restore(path))
+                arrays = {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in leaves}
+                found[str(path.relative_to(run))] = arrays
+    return found
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -145,6 +137,7 @@ def main() -> None:
     seconds = unharmed(config, home)
     wanted = contents(home / WHOLE)
     rows = runs.rows_of(home / FOUND)
+    (home / FOUND).write_text(''.join(json.dumps(row) + '\n' for row in rows))  # none cut off
     rng = random.Random(given.seed)
     moments = [rng.uniform(0, seconds) for _ in range(given.kills)]
     missing = sorted(set(range(given.kills)) - {row['kill'] for row in rows})
