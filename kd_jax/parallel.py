@@ -48,11 +48,11 @@ def shard_own(own: np.ndarray, rows: int, mesh: Mesh) -> jax.Array:
     return jax.make_array_from_process_local_data(sharding, own, (rows, *own.shape[1:]))
 
 
-def gathered(array: jax.Array) -> np.ndarray:
+def gathered(array: jax.Array | np.ndarray) -> np.ndarray:
     """All of an array that is spread over the devices, in every process."""
-    if array.is_fully_addressable:
-        return np.asarray(array)
-    return multihost_utils.process_allgather(array, tiled=True)
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
 
 
 def _placed(leaf: Any, mesh: Mesh, spec: P) -> jax.Array:

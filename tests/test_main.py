@@ -215,7 +215,7 @@ def test_a_part_that_is_missing_or_surplus_is_named(tmp_path):
 
 def test_the_run_directory_has_what_it_should(tmp_path):
     run = smoke.finished('supervised_carousel')
-    names = {path.name.split('.')[0] for path in run.iterdir()}
-    assert names == {'config', 'metrics', 'events', 'checkpoints', 'result'}
+    names = {path.name.strip('.').split('.')[0] for path in run.iterdir()}
+    assert names == {'config', 'metrics', 'events', 'checkpoints', 'result', 'lock'}
     locked = json.loads((run / 'config.json').read_text())
     assert locked['config'] == json.loads(smoke.config('supervised_carousel').to_json())

@@ -1,7 +1,6 @@
 """Where a student of VKD starts: its teacher, but for head and last stage."""
 
 import functools
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -100,17 +99,17 @@ def test_a_run_starts_from_its_teacher(weights, tmp_path):
         assert same == [not neck and not stage, stage], name
 
 
-def test_a_run_from_scratch_is_untouched_by_its_teacher(weights):
+def test_a_run_from_scratch_is_untouched_by_its_teacher(weights, tmp_path):
     config = config_from(weights[0])
     config.method.start = 'scratch'
     method = recipes.method(config, NETWORK, {'teacher': NETWORK})
     assert method.start is None
     fresh = trees.join(student=OWN)
     state = keeping.TrainState(jax.numpy.zeros((), int), fresh, ())
-    nothing = SimpleNamespace(latest_step=lambda: None)
     begin = functools.partial(recipes.started, config, 8)
     taught = {'teacher': TAUGHT}
-    found, step, _ = keeping.restored(nothing, state, begin, method, taught, parallel.mesh())
+    with checkpoints.manager(tmp_path) as none:
+        found, step, _ = keeping.restored(none, state, begin, method, taught, parallel.mesh())
     assert step == 0
     wanted = recipes.started(config, 8, fresh)
     jax.tree.map(np.testing.assert_array_equal, found.variables, wanted)
