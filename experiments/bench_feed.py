@@ -39,20 +39,19 @@ FOREVER = 10**6
 
 
 class Setting(NamedTuple):
-    """A network, the size of its images, and how many it sees a step."""
+    """A network, and the size of its images."""
 
     network: str
     width: int
     stem: str
     size: tuple[int, int]
-    identities: int
     dtype: str = 'float32'
 
 
 SETTINGS = {
-    'tiny': Setting('resnet10', 16, 'small', (32, 32), 16),
-    'middle': Setting('resnet18', 32, 'small', (64, 32), 16),
-    'resnet50': Setting('resnet50', 64, 'imagenet', (256, 128), 16, 'bfloat16'),
+    'tiny': Setting('resnet10', 16, 'small', (32, 32)),
+    'middle': Setting('resnet18', 32, 'small', (64, 32)),
+    'resnet50': Setting('resnet50', 64, 'imagenet', (256, 128), 'bfloat16'),
 }
 
 
@@ -61,7 +60,6 @@ def config_of(setting: Setting, root: Path, feed: str) -> ConfigDict:
     config = supervised_folder.get_config('')
     config.data.root, config.data.feed = str(root), feed
     config.data.height, config.data.width = setting.size
-    config.sampling.identities = setting.identities
     config.network.update(name=setting.network, width=setting.width, stem=setting.stem)
     config.network.update(dtype=setting.dtype, neck='bnneck')
     return config
@@ -73,6 +71,7 @@ class Training:
     def __init__(self, setting: Setting, root: Path):
         config = config_of(setting, root, 'cached')
         dataset = data.load(**config.data)
+        self.images = config.sampling.identities * config.sampling.shots
         self.parts = assembly.assemble(config, dataset, {})
         self.mesh = parallel.mesh()
         method, augment, tx, *_ = self.parts
@@ -108,10 +107,9 @@ def measured(name: str, root: Path) -> str:
         for feed, batches in {RESIDENT: there, **feeds}.items()
     ]
     times = turns.take(found, ROUNDS.value, SECONDS.value)
-    images = setting.identities * 4
     step = 1e3 * turns.median(times[RESIDENT]) / STEPS
     label = f'{setting.network}, width {setting.width}, {setting.size[0]}×{setting.size[1]}'
-    lines = [f'| {label}, {images} images | {RESIDENT} | {step:.1f} | 1 |']
+    lines = [f'| {label}, {training.images} images | {RESIDENT} | {step:.1f} | 1 |']
     for feed in feeds:
         taken = 1e3 * turns.median(times[feed]) / STEPS
         middle, least, most = turns.ratio(times, RESIDENT, feed)
