@@ -5,20 +5,28 @@
 The train step is that of every run, method `supervised`, as in the loop: nothing waits for the
 device but the end of a turn. JPEGs of 256×128 pixels are planted in Market-1501's layout and read
 through kd_jax.data as a run reads them; caches are written before the clock starts. All take
-turns, so that a noisy machine is noisy for all. `resnet50` is for accelerators: 256×128, bfloat16.
+short turns, in another order every round, so that a noisy machine is noisy for all; a turn starts
+with steps that are not timed, as batches were read ahead while others had theirs. The interval is
+that of the median (bootstrap over rounds, 95 %). `resnet50` is for accelerators: bfloat16.
+
+Beside it: what a feed computes for a batch when nothing else runs, which is what a step on a CPU
+that is busy with training can at most be longer by.
 """
 
 import itertools
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
+from scipy import stats
 
 from configs import supervised_folder
 from experiments import bench_cache, turns
@@ -30,11 +38,12 @@ from kd_jax.views import Batch
 NETWORKS = flags.DEFINE_list('networks', ['tiny', 'middle'], 'Of tiny, middle and resnet50.')
 FEEDS = flags.DEFINE_list('feeds', ['device', 'cached', 'stream'], 'Those to measure.')
 IMAGES = flags.DEFINE_integer('images', 4000, 'JPEGs that are planted.')
-ROUNDS = flags.DEFINE_integer('rounds', 9, 'Turns that each feed takes.')
-SECONDS = flags.DEFINE_float('seconds', 4.0, 'How long a turn takes, about.')
+ROUNDS = flags.DEFINE_integer('rounds', 40, 'Turns that each feed takes.')
 
 RESIDENT = 'a batch that is there'
-STEPS = 10  # between two waits for the device
+STEPS = 10  # of a turn
+UNTIMED = pipeline.AHEAD + pipeline.READERS  # at its start
+ALONE = 200  # batches of a feed by which nobody trains
 FOREVER = 10**6
 
 
@@ -85,35 +94,62 @@ class Training:
         split, plan = dataset.train, self.parts.plan
         return pipeline.batches(split, plan, name, 0, FOREVER, self.mesh)
 
-    def turn(self, batches: Iterator[Batch]) -> Callable[[], Any]:
-        """Some steps on the next batches, and the wait for their end."""
+    def turn(self, batches: Iterator[Batch]) -> float:
+        """Seconds a step on the next batches, until the last one ended."""
+        self._steps(batches, UNTIMED)
+        with turns.Stopwatch() as watch:
+            self._steps(batches, STEPS)
+        return watch.seconds / STEPS
 
-        def steps():
-            for batch in itertools.islice(batches, STEPS):
-                self.state, metrics = self.step(self.state, {}, batch)
-            return jax.device_get(metrics)
+    def _steps(self, batches: Iterator[Batch], count: int) -> None:
+        for batch in itertools.islice(batches, count):
+            self.state, metrics = self.step(self.state, {}, batch)
+        jax.device_get(metrics)
 
-        return steps
+
+def take(training: Training, feeds: dict[str, Iterator[Batch]], rounds: int) -> turns.Times:
+    """Seconds a step on every feed, a turn each in every round."""
+    times: turns.Times = {name: [] for name in feeds}
+    names = list(feeds)
+    for _ in range(rounds):
+        for name in names:
+            times[name].append(training.turn(feeds[name]))
+        names = [*names[1:], names[0]]
+    return times
+
+
+def slower(times: turns.Times, feed: str) -> str:
+    """The median of a feed's times over those of a batch that is there, and its interval."""
+    ratios = np.array(times[feed]) / np.array(times[RESIDENT])
+    if len(ratios) == 1:
+        return f'{ratios[0]:.3f}'
+    found = stats.bootstrap((ratios,), np.median, method='percentile', rng=0).confidence_interval
+    return f'{np.median(ratios):.3f} ({found.low:.3f} to {found.high:.3f})'
+
+
+def alone(batches: Iterator[Batch]) -> float:
+    """CPU milliseconds of a batch, all threads together."""
+    jax.block_until_ready(list(itertools.islice(batches, UNTIMED)))
+    began = time.process_time()
+    for batch in itertools.islice(batches, ALONE):
+        jax.block_until_ready(batch)
+    return 1e3 * (time.process_time() - began) / ALONE
 
 
 def measured(name: str, root: Path) -> str:
     """The rows of a table for a network."""
     setting = SETTINGS[name]
     training = Training(setting, root)
-    feeds = {feed: training.feed(setting, root, feed) for feed in FEEDS.value}
-    there = itertools.repeat(next(training.feed(setting, root, 'device')))
-    found = [
-        turns.Contender(feed, training.turn(batches))
-        for feed, batches in {RESIDENT: there, **feeds}.items()
-    ]
-    times = turns.take(found, ROUNDS.value, SECONDS.value)
-    step = 1e3 * turns.median(times[RESIDENT]) / STEPS
+    costs = {feed: alone(training.feed(setting, root, feed)) for feed in FEEDS.value}
+    feeds = {RESIDENT: itertools.repeat(next(training.feed(setting, root, 'device')))}
+    feeds |= {feed: training.feed(setting, root, feed) for feed in FEEDS.value}
+    times = take(training, feeds, ROUNDS.value)
+    step = 1e3 * turns.median(times[RESIDENT])
     label = f'{setting.network}, width {setting.width}, {setting.size[0]}×{setting.size[1]}'
-    lines = [f'| {label}, {training.images} images | {RESIDENT} | {step:.1f} | 1 |']
-    for feed in feeds:
-        taken = 1e3 * turns.median(times[feed]) / STEPS
-        middle, least, most = turns.ratio(times, RESIDENT, feed)
-        lines.append(f'| | `{feed}` | {taken:.1f} | {middle:.3f} ({least:.3f} to {most:.3f}) |')
+    lines = [f'| {label}, {training.images} images | {RESIDENT} | {step:.1f} | 1 | |']
+    for feed, cost in costs.items():
+        taken = 1e3 * turns.median(times[feed])
+        lines.append(f'| | `{feed}` | {taken:.1f} | {slower(times, feed)} | {cost:.2f} |')
     return '\n'.join(lines)
 
 
@@ -130,7 +166,8 @@ def main(_: list) -> None:
             f'{device.device_kind}, {len(jax.devices())} devices, {os.cpu_count()} cores, '
             f'jax {jax.__version__}, Python {platform.python_version()}'
         )
-        print('| a step of | on | ms | over a batch that is there |\n|---|---|---|---|')
+        print('| a step of | on | ms | over a batch that is there | CPU ms a batch, alone |')
+        print('|---' * 5 + '|')
         for name in NETWORKS.value:
             print(measured(name, Path(folder)), flush=True)
 

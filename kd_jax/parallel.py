@@ -23,14 +23,14 @@ def mesh(devices: list | None = None) -> Mesh:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """The tree, which is the same in every process, on every device of the mesh."""
-    return jax.tree.map(lambda leaf: _placed(leaf, mesh, P()), tree)
+    return _placed(tree, NamedSharding(mesh, P()))
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
     """The tree, the same in every process, the first axis of every leaf spread over the devices."""
     for leaf in jax.tree.leaves(tree):
         check_share(leaf.shape[0], mesh)
-    return jax.tree.map(lambda leaf: _placed(leaf, mesh, P(AXIS)), tree)
+    return _placed(tree, NamedSharding(mesh, P(AXIS)))
 
 
 def own_rows(rows: int, mesh: Mesh) -> slice:
@@ -55,10 +55,13 @@ def gathered(array: jax.Array | np.ndarray) -> np.ndarray:
     return np.asarray(array)
 
 
-def _placed(leaf: Any, mesh: Mesh, spec: P) -> jax.Array:
-    sharding = NamedSharding(mesh, spec)
+def _placed(tree: Any, sharding: NamedSharding) -> Any:
     if jax.process_count() == 1:
-        return jax.device_put(leaf, sharding)
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda leaf: _placed_by_all(leaf, sharding), tree)
+
+
+def _placed_by_all(leaf: Any, sharding: NamedSharding) -> jax.Array:
     if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
     whole = np.asarray(leaf)  # device_put would compare it with that of every other process

@@ -18,7 +18,7 @@ from kd_jax.data.sampling import Plan
 from kd_jax.views import Batch
 
 AHEAD = 4  # batches that are read while the device computes
-READERS = 2  # batches that are read at the same time
+READERS = 2  # batches that are decoded at the same time; two that only gather wait for each other
 
 
 def batches(
@@ -28,11 +28,22 @@ def batches(
 
     Every process draws the whole plan, and reads the images that its own devices see.
     """
-    planned = _resident if feed == 'device' else _prefetched
     cameras = split.records.cameras.astype(np.int32)
-    for drawn, images in planned(split.pixels, plan, start, stop, mesh):
-        rest = parallel.shard((drawn.labels, cameras[drawn.rows], drawn.keys), mesh)
-        yield Batch(images, *rest)
+    spread = NamedSharding(mesh, P(parallel.AXIS))
+    store, planned = None, _prefetched
+    if feed == 'device':
+        store, planned = parallel.replicate(np.asarray(split.pixels.array), mesh), _rows
+    place = jax.jit(_batch, out_shardings=spread)
+    for drawn, own in planned(split.pixels, plan, start, stop, mesh):
+        rest = drawn.labels, cameras[drawn.rows], drawn.keys
+        if jax.process_count() > 1:  # one alone places all by that call, in half the time
+            own, rest = parallel.shard_own(own, len(drawn.rows), mesh), parallel.shard(rest, mesh)
+        yield place(store, own, *rest)
+
+
+def _batch(store: jax.Array | None, images: jax.Array, *rest: jax.Array) -> Batch:
+    """The images, or those that the store has at such row numbers, in a batch."""
+    return Batch(images if store is None else jnp.take(store, images, axis=0), *rest)
 
 
 def images_of(read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -41,40 +52,41 @@ def images_of(read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.
     return images.reshape(*rows.shape, *images.shape[1:])
 
 
-def _resident(pixels, plan, start, stop, mesh):
-    """Gather from an array that lies on every device."""
-    store = parallel.replicate(np.asarray(pixels.array), mesh)
-    gather = jax.jit(
-        lambda store, rows: jnp.take(store, rows, axis=0),
-        out_shardings=NamedSharding(mesh, P(parallel.AXIS)),
-    )
+def _rows(pixels, plan, start, stop, mesh):
+    """Plans, and the row numbers of those images that this process' devices see."""
     for step in range(start, stop):
         drawn = plan(step)
-        yield drawn, gather(store, parallel.shard(drawn.rows.astype(np.int32), mesh))
+        yield drawn, drawn.rows[parallel.own_rows(len(drawn.rows), mesh)].astype(np.int32)
 
 
 def _prefetched(pixels, plan, start, stop, mesh):
-    """Read ahead with tf.data; what goes wrong in reading is raised as it was."""
+    """Plans, and the images that this process' devices see, read ahead with tf.data.
+
+    What goes wrong in reading is raised as it was.
+    """
     import tensorflow as tf
 
     tf.config.set_visible_devices([], 'GPU')
-    failures = []
+    drawn, failures = {}, []
 
     def fetch(step):
         try:
-            drawn = plan(int(step))
-            own = parallel.own_rows(len(drawn.rows), mesh)
-            return *drawn, images_of(pixels.read, drawn.rows[own])
+            rows = plan_of(int(step)).rows
+            return images_of(pixels.read, rows[parallel.own_rows(len(rows), mesh)])
         except Exception as error:
             failures.append(error)
             raise
 
-    types = (tf.int64, tf.int32, tf.uint32, tf.uint8)
-    read = lambda step: tf.numpy_function(fetch, [step], types)  # noqa: E731
+    def plan_of(step):  # not through TensorFlow, which takes as long for each array of a batch
+        drawn[step] = plan(step)
+        return drawn[step]
+
+    readers = READERS if pixels.array is None else 1
+    read = lambda step: tf.numpy_function(fetch, [step], tf.uint8)  # noqa: E731
     steps = tf.data.Dataset.range(start, stop)
-    feed = steps.map(read, num_parallel_calls=READERS, deterministic=True).prefetch(AHEAD)
+    feed = steps.map(read, num_parallel_calls=readers, deterministic=True).prefetch(AHEAD)
     try:
-        for *drawn, images in feed.as_numpy_iterator():
-            yield Plan(*drawn), parallel.shard_own(images, len(drawn[0]), mesh)
+        for step, images in enumerate(feed.as_numpy_iterator(), start):
+            yield drawn.pop(step), images
     except tf.errors.OpError as error:
         raise (failures[0] if failures else error) from None

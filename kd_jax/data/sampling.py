@@ -1,5 +1,7 @@
 """Which images a training step shows: a pure function of (seed, step)."""
 
+import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -97,9 +99,10 @@ def plan(
     """
     count = len(index.starts) - 1
     epoch, place = divmod(step, count // identities)
-    shown = _rng(seed, epoch, 0).permutation(count)[place * identities : (place + 1) * identities]
+    shown = _order(seed, epoch, count)[place * identities : (place + 1) * identities]
     rng = _rng(seed, step, 1)
-    rows = np.concatenate([_sets_of(index, i, sets, shots, views, rng) for i in shown])
+    drawn = [_sets_of(index, i, sets, shots, views, rng) for i in shown.tolist()]
+    rows = np.array(list(itertools.chain.from_iterable(drawn)))
     keys = rng.integers(2**32, size=rows.shape, dtype=np.uint32)
     return Plan(rows, np.repeat(shown, sets).astype(np.int32), keys)
 
@@ -119,6 +122,12 @@ def shots_of(pids: Int[np.ndarray, 'n'], shots: int, seed: int) -> Int[np.ndarra
     return rows
 
 
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> Int[np.ndarray, 'i']:
+    """All identities as an epoch shows them, drawn once for all of its steps."""
+    return _rng(seed, epoch, 0).permutation(count)
+
+
 def _rng(seed: int, counter: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, counter]))
 
@@ -132,8 +141,11 @@ def spread(rows: Int[np.ndarray, 'n'], count: int) -> Int[np.ndarray, 'count']:
     return rows[np.minimum(np.arange(count) * step, len(rows) - 1)]
 
 
-def _sets_of(index, identity, sets, shots, views, rng) -> np.ndarray:
-    """The sets of one identity, int[sets, shots]."""
+# Steps wait for their plans, so what follows makes few small arrays: one takes as long as a draw.
+
+
+def _sets_of(index, identity, sets, shots, views, rng) -> list:
+    """The sets of one identity, each of them `shots` rows."""
     pool = index.order[index.starts[identity] : index.starts[identity + 1]]
     if views in OF_TRACKLETS:
         return _tracklet_sets(pool, index.groups['tracklet'][pool], sets, shots, views, rng)
@@ -141,10 +153,10 @@ def _sets_of(index, identity, sets, shots, views, rng) -> np.ndarray:
     if len(anchors) < sets:
         anchors = np.concatenate([anchors, rng.choice(pool, sets - len(anchors))])
     groups = None if views == 'any' else index.groups[views]
-    return np.stack([_shots(pool, anchor, shots, rng, groups) for anchor in anchors])
+    return [_shots(pool, anchor, shots, rng, groups) for anchor in anchors.tolist()]
 
 
-def _shots(pool, anchor, shots, rng, groups=None) -> np.ndarray:
+def _shots(pool, anchor, shots, rng, groups=None) -> list[int]:
     """The anchor and others of the pool, unlike groups first when `groups` are given."""
     others = rng.permutation(pool[pool != anchor])
     if groups is not None:
@@ -152,7 +164,7 @@ def _shots(pool, anchor, shots, rng, groups=None) -> np.ndarray:
     missing = shots - 1 - len(others)
     if missing > 0:
         others = np.concatenate([others, rng.choice(pool, missing)])
-    return np.append(anchor, others[: shots - 1])
+    return [anchor, *others[: shots - 1].tolist()]
 
 
 def _repeats(groups: np.ndarray) -> np.ndarray:
@@ -163,14 +175,14 @@ def _repeats(groups: np.ndarray) -> np.ndarray:
     return count
 
 
-def _tracklet_sets(pool, tracklets, sets, shots, views, rng) -> np.ndarray:
-    """Sets of frames of tracklets, int[sets, shots]; the pool's rows are in the order of time."""
+def _tracklet_sets(pool, tracklets, sets, shots, views, rng) -> list[np.ndarray]:
+    """Sets of frames of tracklets, `shots` rows each; the pool's rows are in the order of time."""
     of_each = [pool[tracklets == number] for number in np.unique(tracklets)]
     if views == 'multiview':
-        return np.stack([_multiview(of_each, shots, rng) for _ in range(sets)])
+        return [_multiview(of_each, shots, rng) for _ in range(sets)]
     # With replacement as soon as there are too few, as VKD's code draws them.
     chosen = rng.choice(len(of_each), sets, replace=len(of_each) < sets)
-    return np.stack([_frames(of_each[number], shots, views, rng) for number in chosen])
+    return [_frames(of_each[number], shots, views, rng) for number in chosen]
 
 
 def _multiview(of_each, shots, rng) -> np.ndarray:
