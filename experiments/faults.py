@@ -1,11 +1,14 @@
 """Kills a run at random moments, starts it again, and compares its end with an unharmed run's.
 
     python -m experiments.faults --kills=100 [--config=…] [--workdir=…] [--jobs=2] [--seed=0]
+        [--config.train.epochs=8]
 
 Every kill is of a run of its own, by SIGKILL, after a share of the unharmed run's time that is
-drawn evenly. The ends are compared bit by bit: metrics.jsonl, result.json, and every array of all
-checkpoints, of the student and of its teachers. Started again, it goes on with the kills that are
-missing; what differed is left in the work directory.
+drawn evenly, and drawn again where the run had ended. As starting and compiling take most of a
+smoke run, more epochs have more of the kills come while it trains. The ends are compared bit by
+bit: metrics.jsonl, result.json, and every array of all checkpoints, of the student and of its
+teachers. Started again, it goes on with the kills that are missing; what differed is left in the
+work directory.
 """
 
 import argparse
@@ -31,12 +34,12 @@ WHOLE = 'unharmed'
 FOUND = 'faults.jsonl'
 
 
-def command(config: str, run: Path) -> list[str]:
+def command(config: list[str], run: Path) -> list[str]:
     """What a user types."""
-    return [sys.executable, '-m', 'kd_jax.main', f'--config={config}', f'--workdir={run}']
+    return [sys.executable, '-m', 'kd_jax.main', *config, f'--workdir={run}']
 
 
-def train(config: str, run: Path, seconds: float | None = None) -> int:
+def train(config: list[str], run: Path, seconds: float | None = None) -> int:
     """Run the command, killed after some seconds if any; its exit code."""
     with open(run.with_suffix('.log'), 'a') as log:
         process = subprocess.Popen(command(config, run), stdout=log, stderr=log)
@@ -93,14 +96,18 @@ def same(one: Any, other: Any) -> bool:
     )
 
 
-def kill(number: int, config: str, home: Path, seconds: float) -> dict[str, Any]:
-    """Kill one run after some seconds, and go on with it to its end."""
-    run = home / f'kill{number}'
-    shutil.rmtree(run, ignore_errors=True)
-    code = train(config, run, seconds)
-    where = 'had ended' if code == 0 else stage(run)
-    ended = code if code not in (0, -signal.SIGKILL) else train(config, run)
-    return {'kill': number, 'seconds': round(seconds, 2), 'where': where, 'code': ended}
+def kill(
+    number: int, config: list[str], home: Path, seconds: float, seed: int = 0
+) -> dict[str, Any]:
+    """Kill one run within some seconds, and go on with it to its end."""
+    run, rng, code = home / f'kill{number}', random.Random(f'{seed} {number}'), 0
+    while code == 0:  # it had ended
+        shutil.rmtree(run, ignore_errors=True)
+        moment = rng.uniform(0, seconds)
+        code = train(config, run, moment)
+    where = stage(run)
+    ended = train(config, run) if code == -signal.SIGKILL else code
+    return {'kill': number, 'seconds': round(moment, 2), 'where': where, 'code': ended}
 
 
 def compared(row: dict[str, Any], home: Path, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -131,18 +138,18 @@ def main() -> None:
     parser.add_argument('--workdir', type=Path, default=Path('runs/faults'))
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time')
     parser.add_argument('--seed', type=int, default=0)
-    given = parser.parse_args()
-    home, config = given.workdir, given.config
+    given, more = parser.parse_known_args()
+    if unknown := [one for one in more if not one.startswith('--config.')]:
+        parser.error(f'{" ".join(unknown)}: only --config.KEY=VALUE may follow')
+    home, config = given.workdir, [f'--config={given.config}', *more]
     home.mkdir(parents=True, exist_ok=True)
-    seconds = unharmed(config, home)
+    seconds = unharmed(config, home, given.jobs)
     wanted = contents(home / WHOLE)
     rows = runs.rows_of(home / FOUND)
     (home / FOUND).write_text(''.join(json.dumps(row) + '\n' for row in rows))  # none cut off
-    rng = random.Random(given.seed)
-    moments = [rng.uniform(0, seconds) for _ in range(given.kills)]
     missing = sorted(set(range(given.kills)) - {row['kill'] for row in rows})
     with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
-        tried = [pool.submit(kill, n, config, home, moments[n]) for n in missing]
+        tried = [pool.submit(kill, n, config, home, seconds, given.seed) for n in missing]
         for done in concurrent.futures.as_completed(tried):
             rows.append(compared(done.result(), home, wanted))
             with open(home / FOUND, 'a') as file:
@@ -152,20 +159,28 @@ def main() -> None:
     sys.exit(any(row['differs'] for row in rows))
 
 
-def unharmed(config: str, home: Path) -> float:
+def unharmed(config: list[str], home: Path, jobs: int) -> float:
     """Train the run that is not killed, if it is not there; the seconds that it takes.
 
-    It is trained twice, as the first time compiles.
+    The first compiles; those that are timed run as many at a time as will be killed.
     """
-    took = home / 'seconds.json'
+    took = home / 'unharmed.json'
     if not took.exists():
-        for name in ('compiled', WHOLE):
-            shutil.rmtree(home / name, ignore_errors=True)
+        names = [WHOLE, *(f'beside{number}' for number in range(1, jobs))]
+        for together in (['compiled'], names):
+            for name in together:
+                shutil.rmtree(home / name, ignore_errors=True)
             began = time.perf_counter()
-            if train(config, home / name):
-                sys.exit(f'the unharmed run failed: see {(home / name).with_suffix(".log")}')
-        runs.write_json(took, {'seconds': time.perf_counter() - began})
-    return json.loads(took.read_text())['seconds']
+            with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+                codes = pool.map(lambda name: train(config, home / name), together)
+            for name, code in zip(together, codes):
+                if code:
+                    sys.exit(f'the unharmed run failed: see {(home / name).with_suffix(".log")}')
+        runs.write_json(took, {'config': config, 'seconds': time.perf_counter() - began})
+    found = json.loads(took.read_text())
+    if found['config'] != config:
+        sys.exit(f'{home} has runs of {" ".join(found["config"])}: give another --workdir')
+    return found['seconds']
 
 
 if __name__ == '__main__':

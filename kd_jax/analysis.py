@@ -1,6 +1,7 @@
 """What a network looks at, and how sure UMTS was of each shot: arrays, for others to draw."""
 
 import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from kd_jax import checkpoints, heads, lineage, runs, trees, views
+from kd_jax import beside, checkpoints, heads, lineage, runs, trees, views
 from kd_jax.checkpoints import Restored
 from kd_jax.data import augment
 from kd_jax.methods import supervised, umts
@@ -23,6 +23,7 @@ from kd_jax.trees import Tree
 
 STAGES = (1, 2, 3, 4)  # those with feature maps
 TINY = 1e-12
+BATCH = 128  # images that are computed at a time
 
 
 def grad_cam(
@@ -49,17 +50,26 @@ def grad_cam(
     not how much. All zero where nothing speaks for the target. Inference mode. Raises ValueError
     for another stage, type or shape, for unknown labels, and for both labels and references.
     """
-    images = _checked_images(images)
+    images = _checked_images(images, network, variables)
     if stage not in STAGES:
         raise ValueError(f'stage={stage}: choose one of {", ".join(map(str, STAGES))}')
     supervised.check_choice('feature', feature, supervised.FEATURES)
     if labels is not None and references is not None:
         raise ValueError('both labels and references: a map is of one target, give one of them')
     labels = None if labels is None else _checked_labels(labels, len(images), network.classes)
-    references = None if references is None else jnp.asarray(references, jnp.float32)
-    maps = _maps(network, stage, feature, variables, images, labels, references)
-    maps = _over_image(maps, network.part, images.shape[1:3]) if upsampled else maps
-    return _over_maximum(np.asarray(maps)) if normalised else np.asarray(maps)
+    references = None if references is None else np.asarray(references, np.float32)
+    found = []
+    for own in batches(BATCH, images, labels, references):
+        maps = _maps(network, stage, feature, variables, *own)
+        found.append(_over_image(maps, network.part, images.shape[1:3]) if upsampled else maps)
+    maps = np.concatenate([np.asarray(maps) for maps in found])
+    return _over_maximum(maps) if normalised else maps
+
+
+def batches(size: int, *columns: np.ndarray | None) -> Iterator[list[np.ndarray | None]]:
+    """Rows of all columns that are computed together, as memory holds no more; None stays."""
+    for first in range(0, len(columns[0]), size):
+        yield [None if one is None else one[first : first + size] for one in columns]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -112,7 +122,7 @@ def uncertainty(
 
     `images`: uint8[s, K, h, w, c], sets of K shots, each of one identity. σ² = exp(v) is 1 or more,
     as v is ReLU'd; a shot's regression on the T-net counts 1 / 2σ². Student, T-net and heads are in
-    inference mode, with running statistics; all sets are one batch. `checkpoint`: 'last' or 'best'.
+    inference mode, with running statistics. `checkpoint`: 'last' or 'best'.
     Raises RunError for a run that is no UMTS with uncertainty, or that lacks a checkpoint or its
     T-net, ValueError for images of another type, size or number of shots.
     """
@@ -120,75 +130,53 @@ def uncertainty(
     path = Path(run)
     _check_learned(path, runs.config_of(path))
     restored = checkpoints.restore_network(path, checkpoint)
-    images = augment.normalise(jnp.asarray(_checked_sets(images, path, restored.config)))
-    beside = beside_student(path, restored.step)
-    matched = _matched(restored, beside, *_t_net(path, restored, beside), images)
-    shape = images.shape[:2]
-    return {
-        stage: np.asarray(jnp.exp(found.log_variance).reshape(shape))
-        for stage, found in matched.items()
-    }
+    images = _checked_sets(images, path, restored.config)
+    kept = beside.variables_of(path, restored.step)
+    variances = _variances(restored, kept, *_t_net(path, restored, kept))
+    found = [variances(*own) for own in batches(max(1, BATCH // images.shape[1]), images)]
+    return {stage: np.concatenate([one[stage] for one in found]) for stage in found[0]}
 
 
-def _matched(
-    restored: Restored, beside: Tree, t_net: nn.Module, taught: Tree, images: jax.Array
-) -> dict[int, heads.Matched]:
-    """Every stage behind its heads, as in a train step but for running statistics."""
+def _variances(restored: Restored, kept: Tree, t_net: nn.Module, taught: Tree) -> Callable:
+    """σ² of sets, float32[s, K] by stage, as in a train step but for running statistics."""
     options = restored.config.method
-    learned = heads.StageHeads(
-        options.stages, options.reductions, options.uncertainty, options.head_bn_affine, None
-    )
+    with runs.of_this_version(restored.run):
+        learned = heads.StageHeads(
+            options.stages, options.reductions, options.uncertainty, options.head_bn_affine, None
+        )
 
     @jax.jit
-    def matched(images):
+    def variances(sets):
+        images = augment.normalise(sets)
         y = umts.stage_vectors(t_net.apply(taught, views.read(images, options.teacher_reads)))
         if options.teacher_reads == 'mean':
             y = tuple(views.set_mean(vector, len(images)) for vector in y)
         x = restored.network.apply(restored.variables, views.singles(images))
-        return learned.apply(trees.part(beside, 'heads'), y, umts.stage_vectors(x), train=False)
+        found = learned.apply(trees.part(kept, 'heads'), y, umts.stage_vectors(x), train=False)
+        shape = images.shape[:2]
+        return {stage: jnp.exp(one.log_variance).reshape(shape) for stage, one in found.items()}
 
-    return matched(images)
+    return variances
 
 
-def _t_net(path: Path, restored: Restored, beside: Tree) -> tuple[nn.Module, Tree]:
+def _t_net(path: Path, restored: Restored, kept: Tree) -> tuple[nn.Module, Tree]:
     """The T-net of a run and its variables; trained end to end it is beside the student."""
     if restored.config.method.joint:
-        return restored.network, trees.part(beside, 'teacher')
+        return restored.network, trees.part(kept, 'teacher')
     try:
         teacher = lineage.teachers(restored.config, path)['teacher']
         return checkpoints.restore_network(teacher.run)[:2]
-    except RunError as error:
+    except (RunError, ValueError) as error:  # or is one of other images by now
         message = f'{path}: σ² is of a shot beside its set, and the T-net that saw it is gone'
         raise RunError(f'{message}: {error}') from error
-
-
-def beside_student(run: str | Path, step: int) -> Tree:
-    """The variables that training keeps beside the student, such as {'params': {'heads': …}}.
-
-    Those of a checkpoint's step, as NumPy arrays; {} where there are none. Raises RunError for a
-    run without that checkpoint.
-    """
-    if not (Path(run) / 'checkpoints').exists():
-        raise RunError(f'{run} has no checkpoint: train it first')
-    with checkpoints.manager(Path(run), create=False) as saved:
-        if step not in saved.all_steps():
-            raise RunError(f'{run} has no checkpoint of step {step}, but of {saved.all_steps()}')
-        kept, home = saved.item_metadata(step)['training'].tree, saved.directory
-    wanted = {'variables': jax.tree.map(_blank, kept.get('variables', {}))}
-    options = ocp.checkpoint_utils.construct_restore_args(wanted)
-    args = ocp.args.PyTreeRestore(wanted, options, partial_restore=True)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        return reader.restore(home / str(step) / 'training', args)['variables']
-
-
-def _blank(leaf: Any) -> np.ndarray:
-    return np.empty(leaf.shape, leaf.dtype)
 
 
 def _check_learned(path: Path, config: ConfigDict) -> None:
     if config.method.name != 'umts':
         raise RunError(f'{path} learned no σ²: it is a run of {config.method.name}, not of umts')
-    if not config.method.uncertainty:
+    with runs.of_this_version(path):
+        learned = config.method.uncertainty
+    if not learned:
         raise RunError(f'{path} learned no σ²: it was trained with method.uncertainty=False (MTS)')
 
 
@@ -207,8 +195,8 @@ def _checked_sets(images: Any, path: Path, config: ConfigDict) -> np.ndarray:
     return images
 
 
-def _checked_images(images: Any) -> jax.Array:
-    images = jnp.asarray(images)
+def _checked_images(images: Any, network: Network, variables: Tree) -> np.ndarray:
+    images, channels = np.asarray(images), variables['params'][network.FIRST]['kernel'].shape[2]
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(
             f'images of {images.dtype}: give them as the network reads them, in floats, by '
@@ -216,13 +204,18 @@ def _checked_images(images: Any) -> jax.Array:
         )
     if images.ndim != 4 or not len(images):
         raise ValueError(f'images of shape {images.shape}: give (b, height, width, channels)')
+    if images.shape[-1] != channels:
+        raise ValueError(
+            f'images of {images.shape[-1]} channels: the network reads {channels} '
+            '(kd_jax.views.stacked puts the shots of a T-net into channels)'
+        )
     return images
 
 
-def _checked_labels(labels: Any, images: int, classes: int) -> jax.Array:
+def _checked_labels(labels: Any, images: int, classes: int) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (images,) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f'labels {labels.dtype}{labels.shape}: give a number for each image')
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f'labels from {labels.min()} to {labels.max()}: there are {classes}')
-    return jnp.asarray(labels)
+    return labels

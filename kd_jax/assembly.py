@@ -51,12 +51,15 @@ def ready(
 ) -> Parts:
     """The parts of a config, once those of all teachers that will be trained are put together.
 
-    Raises as `assemble` does, and ValueError where weights, data or teachers do not fit.
+    Raises as `assemble` does, ValueError where weights, data or teachers do not fit, and RunError
+    where a given teacher is not finished.
     """
     parts = assemble(config, dataset, teachers)
     for name, teacher in teachers.items():
         lineage.check_data(name, config, teacher, dataset.fingerprint)
-        if not teacher.given:
+        if teacher.given:
+            lineage.check_finished(name, teacher)
+        else:
             theirs = lineage.teachers(teacher.config, teacher.run)
             ready(teacher.config, teacher.run, dataset, theirs)
     if not (workdir / 'checkpoints').exists():  # one that goes on has started

@@ -15,16 +15,16 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 from ml_collections import ConfigDict
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from kd_jax import damage, hosts, recipes, runs
+from kd_jax import damage, hosts, recipes, retention, runs
+from kd_jax.damage import Damaged
 from kd_jax.runs import RunError
 from kd_jax.trees import Tree
 
 ITEMS = ('student', 'training')
 NOTES = 'notes'
 WHICH = ('last', 'best')
-LATEST = 2  # the one before is used where the last is damaged
+REMEDY = '; remove its result.json, if any, and start the run again: it goes on from the one before'
 
 
 class Found(NamedTuple):
@@ -36,27 +36,13 @@ class Found(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """The student of a run: its network, variables, locked config and the step they are of."""
+    """The student of a run: its network, variables, locked config, and the step they are of."""
 
     network: nn.Module
     variables: Tree
     config: ConfigDict
     step: int
-
-
-class Schedule(NamedTuple):
-    """Preserves the last two steps that are `regular`, and the last of all, as it was stopped at.
-
-    So a run that was stopped in between ends with the checkpoints of one that was not.
-    """
-
-    regular: Callable[[int], bool]
-
-    def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
-        """As orbax asks its preservation policies."""
-        steps = [one.step for one in checkpoints]
-        last = [step for step in steps if self.regular(step)][-LATEST:]
-        return [step in last or step == steps[-1] for step in steps]
+    run: Path
 
 
 class Manager(ocp.CheckpointManager):
@@ -71,17 +57,13 @@ class Manager(ocp.CheckpointManager):
 def manager(
     run: Path, create: bool = True, regular: Callable[[int], bool] = lambda step: True
 ) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints of a run; the last two (`Schedule`) and that of the best mAP are kept.
+    """The checkpoints of a run; which of them are kept: retention.py.
 
     RunError where one could not be written, as on a full disk.
     """
-    best = preservation_policy.BestN(
-        get_metric_fn=lambda m: m['mAP'], n=1, keep_checkpoints_without_metrics=False
-    )
-    keep = preservation_policy.AnyPreservationPolicy([Schedule(regular), best])
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=keep,
-        best_fn=lambda metrics: metrics['mAP'],
+        preservation_policy=retention.policy(regular),
+        best_fn=retention.accuracy,
         create=create,
         cleanup_tmp_directories=create,
     )
@@ -123,6 +105,12 @@ def save(
         raise RunError(f'{checkpoints.directory} already has a checkpoint of step {step} or later')
 
 
+def finish(checkpoints: ocp.CheckpointManager) -> None:
+    """Wait until all that is being saved is written; RunError if it could not be."""
+    with _written(checkpoints):
+        checkpoints.wait_until_finished()
+
+
 def scored(checkpoints: ocp.CheckpointManager, step: int) -> bool:
     """Whether there is no checkpoint of a step that lacks its mAP."""
     return step not in checkpoints.all_steps() or checkpoints.metrics(step) is not None
@@ -158,7 +146,9 @@ def restore_last(checkpoints: ocp.CheckpointManager, items: dict[str, Any]) -> F
             damage.put_aside(Path(checkpoints.directory) / str(damaged), cause)
         checkpoints.reload()
         return Found(found, step, untold)
-    raise next(iter(causes.values()))
+    raise RunError(
+        f'{next(iter(causes.values()))}, and none before it can be read: give another --workdir'
+    )
 
 
 def restore(checkpoints: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +162,7 @@ def restore(checkpoints: ocp.CheckpointManager, step: int, items: dict[str, Any]
 def _read(checkpoints, step, items) -> tuple[dict[str, Any], list]:
     """The items of a step, and what is untold of it."""
     place = f'{checkpoints.directory}/{step}'
-    try:
+    with damage.reading(place):
         saved = checkpoints.item_metadata(step)
         _check_shapes(place, {name: saved[name].tree for name in items}, items)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
@@ -185,16 +175,10 @@ def _read(checkpoints, step, items) -> tuple[dict[str, Any], list]:
         changed = [
             name for name in items if name in sums and damage.checksum(found[name]) != sums[name]
         ]
-    except RunError:
-        raise
-    except Exception as error:  # of orbax, tensorstore, zstd, JSON: whatever damage leads to
-        if damage.is_of_the_machine(error):
-            raise
-        raise damage.told(place, error) from error
     if not noted:
         logging.warning('%s has no checksums, as of an earlier kd_jax: read as it is', place)
     if changed:
-        raise RunError(f'{place} is damaged ({", ".join(changed)}: not what was saved)')
+        raise Damaged(place, f'{", ".join(changed)}: not what was saved')
     return {name: found[name] for name in items}, notes['untold']
 
 
@@ -219,25 +203,29 @@ def restore_network(run: str | Path, which: str = 'last') -> Restored:
     """Rebuild the network of a run from its config.json and restore the student's variables.
 
     `which`: the 'last' checkpoint or the one of the 'best' mAP. Raises RunError for a directory
-    that is no run or has no checkpoint.
+    that is no run or has no checkpoint, Damaged where it can not be read.
     """
-    run = Path(run)
-    config = runs.config_of(run)
     try:
+        return _restored(Path(run), which)
+    except Damaged as error:
+        raise Damaged(error.place, error.cause, REMEDY) from error
+
+
+def _restored(run: Path, which: str) -> Restored:
+    config = runs.config_of(run)
+    with runs.of_this_version(run):
         network = recipes.network(config, runs.classes_of(run))
-    except (TypeError, AttributeError, KeyError) as error:
-        message = f'{run}: its config.json is of another version of kd_jax: {error}'
-        raise RunError(message) from error
+        images = recipes.blank_input(config)
     with manager(run, create=False) if (run / 'checkpoints').exists() else _none(run) as found:
         step = found.latest_step() if which == 'last' else found.best_step()
         if step is None:
             raise RunError(f'{run} has no {which} checkpoint: train it first')
-        variables = jax.eval_shape(network.init, jax.random.key(0), recipes.blank_input(config))
+        variables = jax.eval_shape(network.init, jax.random.key(0), images)
         # On a device of this process, whichever the run was trained on.
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         blank = jax.tree.map(lambda leaf: leaf.update(sharding=here), variables)
         student = restore(found, step, {'student': blank})['student']
-    return Restored(network, student, config, step)
+    return Restored(network, student, config, step, run)
 
 
 def _none(run: Path):

@@ -1,8 +1,10 @@
 """Checkpoints that are damaged: how they are noticed, and where they are put."""
 
+import contextlib
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,14 @@ MACHINE = 'RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'Too many open files', 'Per
 ASIDE = 'damaged'  # in a run directory, beside its checkpoints
 
 
+class Damaged(RunError):
+    """A checkpoint can not be read: its directory `place`, the `cause`, and what to do."""
+
+    def __init__(self, place: Path | str, cause: str, remedy: str = ''):
+        super().__init__(f'{place} is damaged ({cause}){remedy}')
+        self.place, self.cause = Path(place), cause
+
+
 def checksum(tree: Any) -> int:
     """A number that is another one after any change of a leaf."""
     total = 0
@@ -25,9 +35,17 @@ def checksum(tree: Any) -> int:
     return total
 
 
-def told(place: Path | str, error: Exception) -> RunError:
-    """The error that a checkpoint is damaged, as another error shows."""
-    return RunError(f'{place} is damaged ({first_line(error)})')
+@contextlib.contextmanager
+def reading(place: Path | str) -> Iterator[None]:
+    """Damaged for what orbax, tensorstore, zstd or JSON raise within, but for the machine's."""
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        if is_of_the_machine(error):
+            raise
+        raise Damaged(place, first_line(error)) from error
 
 
 def is_of_the_machine(error: Exception) -> bool:
@@ -51,7 +69,7 @@ def check_metrics(checkpoints: Path, put: bool) -> None:
     """Put aside those whose mAP can not be read, without which none can be; or raise RunError."""
     causes = hosts.of_first(lambda: _unreadable(checkpoints))
     for step, cause in causes.items():
-        error = RunError(f'{checkpoints / step} is damaged ({cause})')
+        error = Damaged(checkpoints / step, cause)
         if not put:
             raise error
         put_aside(checkpoints / step, error)
@@ -60,9 +78,11 @@ def check_metrics(checkpoints: Path, put: bool) -> None:
 def _unreadable(checkpoints: Path) -> dict[str, str]:
     found = {}
     for path in sorted(checkpoints.glob('*/metrics/metrics')):
+        if not path.parents[1].name.isdigit():  # it is being written, or was when it was killed
+            continue
         try:
             float(json.loads(path.read_bytes())['mAP'])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             found[path.parents[1].name] = f'{path.name}: {first_line(error)}'
     return found
 

@@ -100,7 +100,8 @@ def embed_rows(
     """The embeddings of sets of rows, a batch at a time."""
     vectors, done, told = [], 0, time.perf_counter()
     for part in batches(embedded, read, rows, batch, mesh):
-        preemption.check()
+        if preemption.reached():
+            preemption.check()
         vectors.append(part)
         done += len(part)
         if time.perf_counter() - told > PROGRESS_SECONDS:

@@ -77,7 +77,8 @@ def opened(restored: checkpoints.Restored, mesh: Mesh) -> tuple[Callable, Tree]:
 
 def method_of(restored: checkpoints.Restored) -> Method:
     """The method of a restored network, to embed with."""
-    return recipes.method(restored.config, restored.network, placeholders(restored))
+    with runs.of_this_version(restored.run):
+        return recipes.method(restored.config, restored.network, placeholders(restored))
 
 
 def placeholders(restored: checkpoints.Restored) -> dict:

@@ -21,7 +21,7 @@ import jax
 import jax.export
 import numpy as np
 from absl import flags
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 FUNCTION, FACTS = 'function', 'facts.json'  # the members of a file
 # What zipfile and json raise on files that are damaged or not theirs, and JSON of something else.
@@ -42,8 +42,9 @@ class Student(NamedTuple):
     size: tuple[int, ...]
     embed: Callable
 
-    def __call__(self, images: Shaped[Array | np.ndarray, '...']) -> Float[Array, 'b d']:
+    def __call__(self, images: Any) -> Float[Array, 'b d']:
         """The embeddings of images as they are; ValueError for another size or dtype."""
+        images = images if isinstance(images, jax.Array) else np.asarray(images)
         fits = images.ndim == 4 and len(images) and images.shape[1:] == self.size
         if not fits or images.dtype != np.uint8:
             raise ValueError(

@@ -55,7 +55,8 @@ def run(path: Path, which: str, out: Path) -> str:
     runs.config_of(path)
     if not torch and runs.result_of(path) is None:
         raise RunError(f'{path} is not finished: train it to its end')
-    restored, network = checkpoints.restore_network(path, which), own_images.opened(path, which)
+    restored = checkpoints.restore_network(path, which)
+    network = own_images.described(restored, which)
     written = _torch if torch else _function
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f'.{os.getpid()}.{out.name}')

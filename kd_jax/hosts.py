@@ -33,14 +33,14 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     """
     given = coordinator, num_processes, process_id
     _check(*given)
-    if num_processes == 1 or (given == (None,) * 3 and _launched() == 1):
+    if num_processes == 1 or (given == (None,) * 3 and _launched()[0] == 1):
         return
     try:
         jax.distributed.initialize(*given)
     except ValueError as error:
         if 'coordinator_address should be defined' not in str(error):
             raise
-        if _launched() > 1:
+        if _launched()[0] > 1:
             raise RunError(_unfound()) from error
         return
     except RuntimeError as error:
@@ -146,20 +146,19 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
         )
 
 
-def _launched() -> int:
-    """How many processes a launcher says it started; 0 where none says so."""
-    sizes = [int(os.environ[size]) for size, rank in LAUNCHERS.items() if _both(size, rank)]
-    return sizes[0] if sizes else 0
+def _launched() -> tuple[int, str, str]:
+    """How many processes a launcher says it started, 0 where none says so, and by which variables.
 
-
-def _both(*names: str) -> bool:
-    return all(name in os.environ for name in names)
+    An mpirun within a SLURM job tells of more than SLURM does.
+    """
+    told = [(size, rank) for size, rank in LAUNCHERS.items() if {size, rank} <= os.environ.keys()]
+    return max([(int(os.environ[size]), size, rank) for size, rank in told], default=(0, '', ''))
 
 
 def _unfound() -> str:
-    size, rank = next(pair for pair in LAUNCHERS.items() if _both(*pair))
+    count, size, rank = _launched()
     return (
-        f'this is one of {os.environ[size]} processes ({size}), but their coordinator is not '
+        f'this is one of {count} processes ({size}), but their coordinator is not '
         f'found: give --coordinator=HOST:PORT --num_processes=${size} --process_id=${rank}, or '
         '--num_processes=1 to train alone'
     )

@@ -6,12 +6,10 @@ Prints the student's tree of variables, what of it its teachers have, what anoth
 
 from pathlib import Path
 
-import jax
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from kd_jax import checkpoints, command, differences, leaf_table, lineage, runs
+from kd_jax import beside, checkpoints, command, differences, leaf_table, lineage, runs
 from kd_jax.checkpoints import Restored
 from kd_jax.data import report
 from kd_jax.runs import RunError
@@ -32,7 +30,7 @@ def text(run: Path, against: Path | None = None, which: str = 'last') -> str:
         parts.append(f'a: {run}, step {restored.step}\nb: {against}, step {other.step}')
         parts.append(differences.settings((run, restored), (against, other)))
         parts.append(_apart(restored, other))
-    return '\n\n'.join([*parts, dropped(stored(run, restored.step))])
+    return '\n\n'.join([*parts, dropped(beside.sizes(run, restored.step))])
 
 
 def _apart(one: Restored, other: Restored) -> str:
@@ -52,32 +50,17 @@ def _teacher(name: str, run: Path, restored: Restored) -> str:
     try:
         teacher = lineage.teachers(alone, run)[name]
         theirs = checkpoints.restore_network(teacher.run)
-    except RunError as error:
+    except (RunError, ValueError) as error:  # or is one of other images by now
         return f'a teacher cannot be read: {error}'
     head = f'a: the student\nb: teachers.{name}, {teacher.run}, step {theirs.step}'
     return f'{head}\n\n{_apart(restored, theirs)}'
 
 
-def stored(run: Path, step: int) -> dict[str, tuple[int, int]]:
-    """How many values and bytes each part of a checkpoint has, by its metadata alone."""
-    with checkpoints.manager(run, create=False) as saved:
-        items = saved.item_metadata(step)
-    found: dict[str, tuple[int, int]] = {}
-    for item in checkpoints.ITEMS:
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(items[item].tree):
-            path = jax.tree_util.keystr(keys, simple=True, separator='/').split('/')
-            part = item if item == 'student' else path[2 if path[0] == 'variables' else 0]
-            values, size = found.get(part, (0, 0))
-            count = int(np.prod(leaf.shape, dtype=np.int64))
-            found[part] = values + count, size + count * np.dtype(leaf.dtype).itemsize
-    return found
-
-
 def dropped(parts: dict[str, tuple[int, int]]) -> str:
     """A table of what is kept and dropped at export, of the parts of a checkpoint."""
-    beside = sorted(parts.keys() - {'student'}, key=lambda name: (name in OF_STEPS, name))
-    rows = [['kept: the student', *parts['student']], *([name, *parts[name]] for name in beside)]
-    rows.append(['dropped in all', *(sum(parts[name][k] for name in beside) for k in (0, 1))])
+    rest = sorted(parts.keys() - {'student'}, key=lambda name: (name in OF_STEPS, name))
+    rows = [['kept: the student', *parts['student']], *([name, *parts[name]] for name in rest)]
+    rows.append(['dropped in all', *(sum(parts[name][k] for name in rest) for k in (0, 1))])
     cells = [[name, *(f'{number:,}' for number in numbers)] for name, *numbers in rows]
     return report.table(('at export', 'values', 'bytes'), cells)
 

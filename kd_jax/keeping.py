@@ -63,13 +63,14 @@ class Keeper(NamedTuple):
     def scored(self, number: int, state: TrainState) -> dict[str, float]:
         """The summary of a step, which is saved without if that fails, as by a damaged image.
 
-        Not of several processes, of which the others would save nothing.
+        Of several processes only where all of them are told to stop: else the others save nothing.
         """
         try:
             with self.log.clock('evaluation'):
                 summary = self.score(state.variables)
-        except BaseException:
-            if jax.process_count() == 1 and number not in self.saved.all_steps():
+        except BaseException as error:
+            all_fail = jax.process_count() == 1 or isinstance(error, preemption.Preempted)
+            if all_fail and number not in self.saved.all_steps():
                 self.save(number, state, None)
             raise
         self.log.evaluation(number, summary)

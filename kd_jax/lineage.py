@@ -69,6 +69,18 @@ def optimizer(config: ConfigDict) -> dict[str, Any]:
     return {**config.optimizer, 'learning_rate': of_generation}
 
 
+def check_finished(name: str, teacher: Teacher) -> None:
+    """RunError where the run that was given as a teacher has not ended."""
+    if runs.result_of(teacher.run) is None:
+        who = locking.holder(teacher.run)
+        state = (
+            f'still trained by {who}, wait for its end'
+            if who
+            else 'not finished, train it to its end'
+        )
+        raise runs.RunError(f'teacher {name}: {teacher.run} is {state}')
+
+
 def check_size(label: str, theirs: ConfigDict, ours: ConfigDict) -> None:
     """ValueError where a network was made for images of another size."""
     for key in ('height', 'width', 'channels'):

@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import itertools
 import math
 import os
 import time
@@ -63,8 +64,8 @@ class Log:
         self.window.steps.append(step)
         self.window.metrics.append(metrics)
         with self.clock('logging'):
-            while self.ended and self.ended[0].ready():
-                self._tell(self.ended.popleft(), last_good)
+            ready = itertools.takewhile(Window.ready, self.ended)
+            self._tell(len([*ready]), last_good)
 
     def end_window(self) -> None:
         """Have the means since the last window told, once the device has computed them."""
@@ -88,8 +89,7 @@ class Log:
         """
         jax.block_until_ready([window.metrics for window in (*self.ended, self.window)])
         with self.clock('logging'):
-            while self.ended:
-                self._tell(self.ended.popleft(), last_good)
+            self._tell(len(self.ended), last_good)
         return [
             (step, {k: float(v) for k, v in row.items()})
             for step, row in self._rows(self.window, last_good)
@@ -107,15 +107,22 @@ class Log:
             self._check(step, row, last_good)
         return rows
 
-    def _tell(self, window: Window, last_good: int | None) -> None:
+    def _tell(self, count: int, last_good: int | None) -> None:
+        """Tell so many of the windows that ended, all at the speed of their steps together."""
+        if count:
+            steps = sum(len(window.steps) for window in itertools.islice(self.ended, count))
+            speed = steps / max(1e-9, time.perf_counter() - self.watch)
+            for _ in range(count):
+                self._tell_window(self.ended.popleft(), speed, last_good)
+            self.restart_watch()
+
+    def _tell_window(self, window: Window, speed: float, last_good: int | None) -> None:
         rows = self._rows(window, last_good)
         step = rows[-1][0]
         means = {k: float(sum(float(row[k]) for _, row in rows) / len(rows)) for k in rows[0][1]}
         runs.append_metrics(self.run, {'step': step, **means})
-        speed = len(rows) / max(1e-9, time.perf_counter() - self.watch)
         self._scalars(step, {**means, 'images_per_second': speed * self.images_per_step})
         self._progress(step, means, speed)
-        self.restart_watch()
 
     def evaluation(self, step: int, found: dict[str, Any]) -> None:
         """Tell the summary of an evaluation; TensorBoard has other rankings by their names."""
@@ -168,10 +175,10 @@ class Log:
         event.wall_time = time.time()
         with runs.writing(self.run / 'events.out.tfevents'):
             RecordWriter(self.file).write(event.SerializeToString())
-            self.file.flush()
 
 
 def _events(run: Path) -> BinaryIO:
     """A new file of events; nowhere, where another process writes them."""
     name = run / f'events.out.tfevents.{time.time_ns()}.kd_jax'
-    return open(name if hosts.is_first() else os.devnull, 'wb')
+    with runs.writing(name):  # without a buffer, of which closing would try to write the rest again
+        return open(name if hosts.is_first() else os.devnull, 'wb', buffering=0)

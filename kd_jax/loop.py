@@ -115,6 +115,8 @@ def fit(
         feed = pipeline.batches(dataset.train, plan, config.data.feed, start, course.steps, mesh)
         taken = lambda state, batch: step(state, teachers, batch)  # noqa: E731
         state, last = train(keeper, taken, state, start, feed)
+        with log.clock('checkpoints'):
+            checkpoints.finish(saved)
         log.summary()
     return last or summary or score(state.variables), state
 

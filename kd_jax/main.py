@@ -5,7 +5,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from kd_jax import command
+from kd_jax import command, preemption
 from kd_jax.runs import RunError
 
 HOSTS = 'coordinator', 'num_processes', 'process_id'
@@ -13,6 +13,7 @@ HOSTS = 'coordinator', 'num_processes', 'process_id'
 
 def main() -> None:
     """The command line."""
+    preemption.watch()
     config = config_flags.DEFINE_config_file(
         'config', None, 'The config, e.g. configs/umts_carousel.py, or with :smoke behind it.'
     )
@@ -26,10 +27,10 @@ def main() -> None:
     flags.mark_flag_as_required('config')
 
     def run(_):
-        from kd_jax import evaluate, hosts, preemption, results, train
+        from kd_jax import evaluate, hosts, results, train
 
         hosts.join(*(flags.FLAGS[name].value for name in HOSTS))
-        preemption.watch()
+        preemption.share()
         path = folder(workdir.value or default_workdir())
         if mode.value == 'evaluate':
             found = {path.name: evaluate.run(path, config.value)}
@@ -52,7 +53,9 @@ def hosts_flags() -> None:
 def folder(given: str) -> Path:
     """The run directory; RunError for a bucket, of which Path would make a folder here."""
     if '://' in given:
-        raise RunError(f'--workdir={given}: give a folder; a bucket has to be mounted (gcsfuse)')
+        raise RunError(
+            f'--workdir={given}: give a folder: a bucket can not rename one, as checkpoints need'
+        )
     return Path(given)
 
 

@@ -42,7 +42,7 @@ def open_run(path: str | Path, checkpoint: str) -> Run:
     supervised.check_choice('checkpoint', checkpoint, checkpoints.WHICH)
     path = Path(path)
     restored = checkpoints.restore_network(path, checkpoint)
-    network, variables, config, step = restored
+    network, variables, config, step, _ = restored
     found = columns(runs.metrics_of(path)), runs.result_of(path), step
     return Run(path, config, network, variables, *found, embedder(restored, str(path)))
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int, Shaped, UInt8
 from ml_collections import ConfigDict
 
-from kd_jax import checkpoints, embedding, embeddings, evaluate, parallel, recipes, trees
+from kd_jax import checkpoints, embedding, embeddings, evaluate, parallel, recipes, runs, trees
 from kd_jax.checkpoints import Restored
 from kd_jax.data import images
 from kd_jax.data.images import ImageError
@@ -52,8 +52,12 @@ class Part(NamedTuple):
 
 def opened(run: Path, which: str) -> Network:
     """The network of a run's checkpoint; RunError where there is none."""
-    restored = checkpoints.restore_network(run, which)
-    config, network = restored.config, of(restored)
+    return described(checkpoints.restore_network(run, which), which)
+
+
+def described(restored: Restored, which: str) -> Network:
+    """The network of a checkpoint that was restored, with the facts that it is told by."""
+    config, run, network = restored.config, restored.run, of(restored)
     shots = network.shots
     if recipes.reads(config) == 'stacked':
         logging.info('%s reads %d shots: it is shown each image %d times', run, shots, shots)
@@ -72,9 +76,11 @@ def of(restored: Restored) -> Network:
     """
     config, mesh = restored.config, parallel.mesh()
     embedded, variables = evaluate.opened(restored, mesh)
-    shots = config.sampling.shots if recipes.reads(config) == 'stacked' else 1
-    data = {key: config.data[key] for key in ('height', 'width', 'channels', 'resize')}
-    return Network(partial(embedded, variables), mesh, data, shots, config.evaluate.batch, {})
+    with runs.of_this_version(restored.run):
+        shots = config.sampling.shots if recipes.reads(config) == 'stacked' else 1
+        data = {key: config.data[key] for key in ('height', 'width', 'channels', 'resize')}
+        batch = config.evaluate.batch
+    return Network(partial(embedded, variables), mesh, data, shots, batch, {})
 
 
 def embedded(

@@ -28,9 +28,17 @@ _asked = 0  # how often `reached` was called, in step with all processes
 
 def watch() -> None:
     """Stop as `Preempted` on SIGTERM and Ctrl-C from now on; on a second one, at once."""
-    if jax.process_count() == 1:
-        for number in CODES:
-            signal.signal(number, _notice)
+    for number in CODES:
+        signal.signal(number, _notice)
+
+
+def share() -> None:
+    """Leave signals to JAX, which tells all processes of SIGTERM, where there are several.
+
+    Ctrl-C then ends one at once, and the others who miss it.
+    """
+    if jax.process_count() > 1:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

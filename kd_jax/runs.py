@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import platform
+import socket
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+SEEN_SECONDS = 45  # that a host may take to see what another has written
 WHERE = ('root', 'cache_dir', 'feed')  # of config.data: where images lie, not what they are
 
 
@@ -28,7 +31,7 @@ def start(run: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
 
     Raises RunError naming every key that differs, before anything is written.
     """
-    wanted = {'config': json.loads(config.to_json()), **facts}
+    wanted = {'config': _found_from_anywhere(json.loads(config.to_json())), **facts}
     if not (run / 'config.json').exists():
         if (run / 'checkpoints').exists():
             raise RunError(f'{run} has checkpoints but no config.json: give another --workdir')
@@ -42,11 +45,36 @@ def start(run: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
     _refuse(run, _differences(flat(found), flat(wanted)))
 
 
+def _found_from_anywhere(config: Any) -> Any:
+    """A config whose teachers, where they are runs, are named by absolute paths."""
+    if not isinstance(config, dict):
+        return config
+    teachers = config.get('teachers', {})
+    named = {key: os.path.abspath(one) for key, one in teachers.items() if isinstance(one, str)}
+    found = {key: _found_from_anywhere(value) for key, value in config.items()}
+    return found | ({'teachers': found['teachers'] | named} if named else {})
+
+
 def check_same(run: Path, config: ConfigDict, but: tuple[str, ...]) -> None:
     """RunError naming what differs from the run's config in other parts than `but`."""
     pair = _locked(run)['config'], json.loads(config.to_json())
     parts = ({key: part for key, part in tree.items() if key not in but} for tree in pair)
     _refuse(run, _differences(*map(flat, parts)))
+
+
+def check_seen(run: Path, written: str) -> None:
+    """RunError where config.json is not seen here as another process wrote it.
+
+    Some network file systems take a while to show it.
+    """
+    file, until = run / 'config.json', time.monotonic() + SEEN_SECONDS
+    while not (file.exists() and file.read_text() == written):
+        if time.monotonic() > until:
+            raise RunError(
+                f'{file}, as process 0 wrote it, is not seen on {socket.gethostname()}: --workdir '
+                'has to lie on a file system that all hosts share'
+            )
+        time.sleep(1)
 
 
 def check_alike(own: dict[str, Any], first: dict[str, Any]) -> None:
@@ -83,6 +111,16 @@ def _tuples(tree: Any) -> Any:
     return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
 
 
+@contextlib.contextmanager
+def of_this_version(run: Path) -> Iterator[None]:
+    """RunError where the config of a run lacks a key that is read within, or has one too many."""
+    try:
+        yield
+    except (TypeError, AttributeError, KeyError) as error:
+        message = f'{run}: its config.json is of another version of kd_jax: {error}'
+        raise RunError(message) from error
+
+
 def content(config: ConfigDict) -> dict[str, Any]:
     """The part of config.data that says what the images are, not where they lie."""
     return {key: value for key, value in config.data.items() if key not in WHERE}
@@ -112,11 +150,18 @@ def metrics_of(run: Path) -> list[dict]:
 def rows_of(path: Path) -> list[dict]:
     """The rows of a file of JSON lines, none without it; one cut off by a kill is left out."""
     lines = path.read_text().split('\n')[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise RunError(
+            f'{path} has a line that is no JSON ({error.doc[:40]!r}): remove it'
+        ) from None
 
 
 def rewind_metrics(run: Path, step: int, evaluated: bool = True) -> None:
     """Drop the rows after `step`, and its own evaluation if that is to be made again."""
+    if jax.process_index():
+        return
     rows = [row for row in metrics_of(run) if row['step'] <= step]
     if not evaluated:
         rows = [row for row in rows if row['step'] < step or 'evaluation' not in row]
@@ -142,7 +187,10 @@ def _replace(path: Path, text: str) -> None:
         return
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     with writing(path):
-        temporary.write_text(text)
+        with open(temporary, 'w') as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that goes away may leave the name without it
         os.replace(temporary, path)
 
 
@@ -162,7 +210,10 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise RunError(f'{path} is no JSON ({error}): give another --workdir') from None
+        remedy = 'give another --workdir'
+        if path.name == 'result.json':
+            remedy = 'remove it, and start the run again: it tells its end anew'
+        raise RunError(f'{path} is no JSON ({error}): {remedy}') from None
 
 
 def _locked(run: Path) -> dict:

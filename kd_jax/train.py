@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from kd_jax import (
     assembly,
     checkpoints,
+    damage,
     data,
     hosts,
     keeping,
@@ -46,13 +47,15 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     if finished is not None:
         logging.info('%s is finished', workdir)
         return finished
-    with alone(workdir):
-        start(workdir, config, dataset)  # who held it may have just begun another
+    with alone(workdir, config, dataset):
+        for teacher in teachers.values():
+            if not teacher.given:
+                reopen(teacher.run)
         if together:
             train_at_once(together, workdir / 'stacked', dataset)
         results, variables = {}, {}
         for name, teacher in teachers.items():
-            results[name] = taught(name, teacher, dataset)
+            results[name] = taught(teacher, dataset)
             variables[name] = checkpoints.restore_network(teacher.run).variables
         logging.info('training %s on\n%s', workdir, data.describe(dataset))
         results['student'], _ = loop.fit(config, workdir, dataset, parts, variables)
@@ -60,18 +63,31 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
     return results
 
 
-def taught(name: str, teacher: lineage.Teacher, dataset: Dataset) -> dict[str, float]:
+def taught(teacher: lineage.Teacher, dataset: Dataset) -> dict[str, float]:
     """The summary of a teacher: of the run that was named, or of one trained now."""
     if not teacher.given:
         return run(teacher.config, teacher.run, dataset)['student']
-    result = hosts.of_first(partial(runs.result_of, teacher.run))
-    if result is None:
-        who = locking.holder(teacher.run)
-        state = 'not finished, train it to its end'
-        if who:
-            state = f'still trained by {who}, wait for its end'
-        raise runs.RunError(f'teacher {name}: {teacher.run} is {state}')
-    return result['student']
+    return hosts.of_first(partial(runs.result_of, teacher.run))['student']
+
+
+def reopen(run: Path) -> None:
+    """Have a finished teacher train its end again, whose last checkpoint is damaged."""
+    if unfinished(run):
+        return
+    found = hosts.of_first(lambda: damaged(run))
+    if found:
+        damage.put_aside(Path(found[0]), damage.Damaged(*found))
+        logging.warning('%s goes on from the checkpoint before', run)
+        hosts.of_first((run / 'result.json').unlink)
+
+
+def damaged(run: Path) -> tuple[str, str] | None:
+    """The last checkpoint of a run and its cause, if it can not be read."""
+    try:
+        checkpoints.restore_network(run)
+    except damage.Damaged as error:
+        return str(error.place), error.cause
+    return None
 
 
 def start(run: Path, config: ConfigDict, dataset: Dataset) -> None:
@@ -82,13 +98,19 @@ def start(run: Path, config: ConfigDict, dataset: Dataset) -> None:
     with hosts.together():
         runs.check_alike(given, theirs)
     hosts.of_first(lambda: runs.start(run, config, facts))
+    if hosts.are_several():
+        written = hosts.of_first((run / 'config.json').read_text)
+        with hosts.together():
+            runs.check_seen(run, written)
 
 
 @contextlib.contextmanager
-def alone(run: Path) -> Iterator[None]:
-    """Hold a run directory; RunError where others train there."""
+def alone(run: Path, config: ConfigDict, dataset: Dataset) -> Iterator[None]:
+    """Start a run or go on with it, and hold its directory; RunError where others train there."""
+    start(run, config, dataset)
     with contextlib.ExitStack() as held:
         hosts.of_first(lambda: held.enter_context(locking.held(run)))
+        start(run, config, dataset)  # who held it may have just begun another
         yield
 
 
@@ -116,8 +138,8 @@ def train_at_once(members: dict[str, lineage.Teacher], workdir: Path, dataset: D
             apart = stacked.member(state, number)
             logging.info('scoring %s', name)
             summary = loop.scorer(own[name].method, one.config, dataset)(apart.variables)
-            start(one.run, one.config, dataset)
-            keep(one.run, apart, summary, stacked.metrics(runs.metrics_of(workdir), name))
+            with alone(one.run, one.config, dataset):
+                keep(one.run, apart, summary, stacked.metrics(runs.metrics_of(workdir), name))
 
 
 def joint_parts(

@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from kd_jax import command, data, embedding, hosts, logs, parallel, preemption, train
+from kd_jax import command, data, embedding, hosts, logs, parallel, preemption, runs, train
 from kd_jax.runs import RunError
 
 NAME = 'supervised_carousel'
@@ -102,6 +102,27 @@ def stopped(where):
     train.run(config_of(NAME), where / 'begun')
 
 
+def stopped_scoring(where):
+    """The second process is told to stop while the last step is scored."""
+    batches = embedding.batches
+
+    def slowly(*given):
+        if jax.process_index() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        for found in batches(*given):
+            time.sleep(2)
+            yield found
+
+    embedding.batches = slowly
+    train.run(config_of(NAME), where / 'begun')
+
+
+def unshared(where):
+    """Each process has a run directory of its own, as without a file system that all see."""
+    runs.SEEN_SECONDS = 2
+    refused('unshared', lambda: train.run(config_of(NAME), where / str(jax.process_index())))
+
+
 def unreadable(where):
     """The second process can not read an image that it scores."""
     if jax.process_index() == 1:
@@ -134,7 +155,8 @@ def at_step(number, act):
 if __name__ == '__main__':
     process, processes, port, what, where, *taught = sys.argv[1:]
     jax.distributed.initialize = partial(jax.distributed.initialize, heartbeat_timeout_seconds=10)
-    hosts.join(f'localhost:{port}', int(processes), int(process))
     preemption.watch()
+    hosts.join(f'localhost:{port}', int(processes), int(process))
+    preemption.share()
     for one in what.split(','):
         globals()[one](Path(where), *(taught if one == 'students' else ()))

@@ -16,7 +16,9 @@ from test_backbones import CUT
 from kd_jax import (
     analysis,
     assembly,
+    beside,
     checkpoints,
+    damage,
     data,
     keeping,
     lineage,
@@ -207,6 +209,7 @@ def test_half_precision_gives_float32():
         ),
         ({'images': np.zeros((32, 16, 3))}, r'images of shape \(32, 16, 3\): give \(b, '),
         ({'images': np.zeros((0, 32, 16, 3))}, r'images of shape \(0, '),
+        ({'images': np.zeros((2, 32, 16, 6))}, 'images of 6 channels: the network reads 3 '),
         ({'stage': 5}, 'stage=5: choose one of 1, 2, 3, 4'),
         ({'feature': 'logits'}, "feature='logits': choose one of embedding, neck"),
         ({'labels': [0, 1, 5]}, 'labels from 0 to 5: there are 5'),
@@ -261,8 +264,8 @@ def vectors(network, variables, x):
 def expected(path, of_sets):
     """σ² from equation 4, of vectors of the T-net per image and of what is beside the student."""
     restored = checkpoints.restore_network(path)
-    beside = as_numpy(analysis.beside_student(path, restored.step))
-    params, stats = beside['params']['heads'], beside['batch_stats']['heads']
+    kept = as_numpy(beside.variables_of(path, restored.step))
+    params, stats = kept['params']['heads'], kept['batch_stats']['heads']
     singles = views.singles(augment.normalise(jnp.asarray(sets())))
     found = {}
     for number, (y, x) in enumerate(zip(of_sets, vectors(*restored[:2], singles)), 1):
@@ -280,7 +283,7 @@ def taught(path, kind):
     if kind in ('stacked', 'joint'):
         stacked = jnp.concatenate([x[:, 0], x[:, 1]], axis=-1)
         if kind == 'joint':
-            own = trees.part(analysis.beside_student(path, 4), 'teacher')
+            own = trees.part(beside.variables_of(path, 4), 'teacher')
             t_net = checkpoints.restore_network(path).network, own
         else:
             t_net = checkpoints.restore_network(path / 'teachers' / 'teacher')[:2]
@@ -316,6 +319,23 @@ def test_a_set_is_uncertain_whatever_sets_are_beside_it():
         near(values, whole[stage][1:2])
 
 
+def test_many_images_are_computed_a_few_at_a_time(monkeypatch):
+    network, variables = made()
+    labels, whole = np.array([4, 0, 2]), analysis.uncertainty(smoke.finished(), sets())
+    maps = analysis.grad_cam(network, variables, images(), labels=labels)
+    monkeypatch.setattr(analysis, 'BATCH', 2)
+    near(analysis.grad_cam(network, variables, images(), labels=labels), maps)
+    for stage, values in analysis.uncertainty(smoke.finished(), sets()).items():
+        near(values, whole[stage])
+
+
+def test_heads_that_are_damaged(tmp_path):
+    run = smoke.copy(smoke.finished(), tmp_path / 'run')
+    (run / 'checkpoints/8/training/manifest.ocdbt').write_bytes(b'')
+    with pytest.raises(damage.Damaged, match=f'{run}/checkpoints/8 is damaged'):
+        beside.variables_of(run, 8)
+
+
 def test_what_is_beside_the_student():
     """As the train step goes on with it; nothing in a baseline, a T-net where it trains along."""
     path, config = smoke.finished(), smoke.config()
@@ -325,17 +345,17 @@ def test_what_is_beside_the_student():
     state = loop.create_state(parts.method, parts.tx, batch, config.seed)
     with checkpoints.manager(path, create=False) as saved:
         wanted = checkpoints.restore(saved, 8, keeping.items(state))['training']['variables']
-    found = analysis.beside_student(path, 8)
+    found = beside.variables_of(path, 8)
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
     assert list(found['params']) == ['heads']
-    assert analysis.beside_student(smoke.finished('supervised_carousel'), 8) == {}
+    assert beside.variables_of(smoke.finished('supervised_carousel'), 8) == {}
     with pytest.raises(RunError, match=r'has no checkpoint of step 3, but of \[.*8\]'):
-        analysis.beside_student(path, 3)
+        beside.variables_of(path, 3)
 
 
 def test_joint_and_stages_of_its_own(tmp_path):
     path = planted(tmp_path, joint=True, stages=(5, 2))
-    assert set(analysis.beside_student(path, 4)['params']) == {'heads', 'teacher'}
+    assert set(beside.variables_of(path, 4)['params']) == {'heads', 'teacher'}
     assert list(analysis.uncertainty(path, sets())) == [2, 5]
 
 
@@ -385,4 +405,4 @@ def test_what_is_gone_of_a_run(tmp_path):
     with pytest.raises(RunError, match=f'{run} has no checkpoint: train it first'):
         analysis.uncertainty(run, sets())
     with pytest.raises(RunError, match=f'{run} has no checkpoint: train it first'):
-        analysis.beside_student(run, 4)
+        beside.variables_of(run, 4)

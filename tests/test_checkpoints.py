@@ -185,7 +185,7 @@ def test_the_checkpoint_of_another_network_is_named(tmp_path, key, value):
 
 
 @pytest.mark.parametrize('key', ['width', 'breadth'])
-def test_a_config_of_another_version_is_told(tmp_path, key):
+def test_a_network_of_another_version_is_told(tmp_path, key):
     smoke.planted(tmp_path)
     locked = json.loads((tmp_path / 'config.json').read_text())
     network = locked['config']['network']

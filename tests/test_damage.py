@@ -42,6 +42,8 @@ DAMAGES = {
     'empty': lambda step: (step / 'training/manifest.ocdbt').write_bytes(b''),
     'notes': lambda step: os.truncate(next((step / 'notes').glob('[!c]*')), 9),
     'no item': lambda step: shutil.rmtree(step / 'training'),
+    'no pieces': lambda step: shutil.rmtree(step / 'student/ocdbt.process_0'),
+    'nothing': lambda step: [shutil.rmtree(path) for path in step.iterdir() if path.is_dir()],
     'no JSON': lambda step: (step / 'student/_METADATA').write_text('{'),
     'no metrics': lambda step: (step / 'metrics/metrics').write_text('{"mAP":'),
 }
@@ -111,3 +113,46 @@ def test_a_checksum_sees_any_bit_and_any_type():
             found.add(damage.checksum({**tree, leaf: changed}))
     assert len(found) == 33
     assert damage.checksum({'step': np.int32(7)}) != damage.checksum({'step': np.int32(6)})
+
+
+def test_what_is_being_written_is_not_damaged(tmp_path):
+    """Nobody who reads a run is kept from it by another checkpoint that was not whole yet."""
+    run = unfinished(tmp_path / 'run')
+    written = run / 'checkpoints/9.orbax-checkpoint-tmp/metrics'
+    written.mkdir(parents=True)
+    (written / 'metrics').write_text('{')
+    assert checkpoints.restore_network(run).step == 8
+    assert written.exists()
+
+
+def test_who_reads_a_damaged_checkpoint_is_told_what_to_do(tmp_path):
+    run = smoke.copy(smoke.finished(NAME), tmp_path / 'run')
+    flip(run / 'checkpoints/8')
+    remedy = r'damaged \(student: .*remove its result\.json, if any, and start the run again'
+    with pytest.raises(damage.Damaged, match=rf'{run}/checkpoints/8 is {remedy}'):
+        checkpoints.restore_network(run)
+
+
+def test_where_none_can_be_read_it_is_told(tmp_path):
+    run = unfinished(tmp_path / 'run', last=4)
+    for step in steps_of(run):
+        (run / f'checkpoints/{step}/student/manifest.ocdbt').write_bytes(b'')
+    message = f'{run}/checkpoints/4 is damaged .*none before it can be read: give another --workdir'
+    with pytest.raises(RunError, match=message):
+        train.run(smoke.config(NAME), run)
+
+
+def test_a_teacher_whose_last_checkpoint_is_damaged_trains_its_end_again(tmp_path, caplog):
+    whole = smoke.finished()
+    run = smoke.copy(whole, tmp_path / 'run')
+    (run / 'result.json').unlink()
+    teacher = run / 'teachers/teacher'
+    flip(teacher / 'checkpoints/8')
+    train.run(smoke.config(), run)
+    assert f'{teacher} goes on from the checkpoint before' in caplog.text
+    assert (teacher / 'damaged/8').is_dir()
+    for one, other in ((teacher, whole / 'teachers/teacher'), (run, whole)):
+        assert smoke.result(one) == smoke.result(other)
+        assert smoke.rows(one) == smoke.rows(other)
+        found, wanted = (checkpoints.restore_network(r).variables for r in (one, other))
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)

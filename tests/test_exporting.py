@@ -1,7 +1,9 @@
 """kd_jax.exporting: the function of a student, what is told of it, and what is not exported."""
 
 import json
+import resource
 import zipfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,7 +22,7 @@ def untrained(config, classes=8):
     """A network of a config with random variables, as if it had been restored."""
     network = recipes.network(config, classes)
     variables = random_trees.random_init(network.init, recipes.blank_input(config))
-    return Restored(network, variables, config, 0)
+    return Restored(network, variables, config, 0, Path('run'))
 
 
 def own(restored, images, shots=1):
@@ -48,20 +50,18 @@ def test_one_function_is_for_all_platforms_and_batches():
     assert [str(value) for value in function.out_avals] == ['float32[b,32]']
 
 
-METHODS = {
-    'vkd_carousel': {},
-    'ksl_carousel': {},
-    'factorized_carousel': {},
-    'supervised_carousel': {'network.conv': 'auto', 'method.feature': 'neck', 'data.channels': 1},
-}
+@pytest.mark.parametrize('name', ['vkd_carousel', 'ksl_carousel', 'factorized_carousel'])
+def test_students_of_the_other_methods(name):
+    restored = checkpoints.restore_network(smoke.finished(name))
+    found = exporting.function_of(restored, 1).call(noise(4))
+    assert_same(found, own(restored, noise(4)))
 
 
-@pytest.mark.parametrize('name', METHODS)
-def test_students_of_every_method(name):
-    config = smoke.config(name)
-    config.update_from_flattened_dict(METHODS[name])
-    restored = untrained(config)
-    images = noise(4, (*SIZE[:2], config.data.channels))
+def test_grey_images_and_another_feature():
+    config = smoke.config('supervised_carousel')
+    changes = {'network.conv': 'auto', 'method.feature': 'neck', 'data.channels': 1}
+    config.update_from_flattened_dict(changes)
+    restored, images = untrained(config), noise(4, (*SIZE[:2], 1))
     found = exporting.function_of(restored, 1).call(images)
     assert_same(found, own(restored, images))
 
@@ -172,4 +172,19 @@ def test_a_file_that_does_not_embed_as_the_run_is_not_kept(tmp_path, monkeypatch
     message = f'embeds 2 images otherwise than the run, by {told} of .* where 1e-04 is allowed'
     with pytest.raises(RunError, match=message):
         exporting.run(smoke.finished(), 'last', tmp_path / 'a.zip')
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('name', ['student.zip', 'student.safetensors'])
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, name):
+    """No file may get larger than some bytes; the command tells an OSError in a line."""
+    function = jax.export.deserialize(bytearray(zipfile.ZipFile(student_file()).read('function')))
+    monkeypatch.setattr(exporting, 'function_of', lambda *_: function)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))
+    try:
+        with pytest.raises(OSError, match='File too large'):
+            exporting.run(smoke.finished(), 'last', tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []

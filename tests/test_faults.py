@@ -137,11 +137,8 @@ main.main()
     assert_same_end(run)
 
 
-def test_metrics_that_can_not_be_written_are_told_with_their_file(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(runs.json, 'dumps', full)
+def test_metrics_that_can_not_be_written_are_told_with_their_file(tmp_path):
+    (tmp_path / 'metrics.jsonl').symlink_to('/dev/full')
     with pytest.raises(RunError, match=rf'{tmp_path}/metrics\.jsonl can not be written \(No space'):
         runs.append_metrics(tmp_path, {'step': 1})
 
@@ -175,6 +172,15 @@ with locking.held(Path('{tmp_path}')):
     assert locking.holder(tmp_path) == ''
     with locking.held(tmp_path):
         assert locking.holder(tmp_path)
+
+
+def test_a_lock_needs_no_room_for_a_name(tmp_path):
+    (tmp_path / '.lock').symlink_to('/dev/full')
+    with locking.held(tmp_path):
+        assert locking.holder(tmp_path) == 'another process'
+        with pytest.raises(RunError, match=f'{tmp_path} is being trained by another process'):
+            locking.held(tmp_path).__enter__()
+    assert locking.holder(tmp_path) == ''
 
 
 def test_where_files_can_not_be_locked_it_is_said(tmp_path, monkeypatch, caplog):

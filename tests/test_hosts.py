@@ -66,7 +66,7 @@ def pair(tmp_path_factory, taught):
     """What two processes of two devices did, and what they said."""
     where = tmp_path_factory.mktemp('pair')
     begun(where / 'begun')
-    codes, texts = started('rows,refusals,goes_on,students', where, 2, 2, *taught)
+    codes, texts = started('rows,refusals,unshared,goes_on,students', where, 2, 2, *taught)
     assert codes == [0, 0], texts[0] + texts[1]
     return where, texts
 
@@ -152,6 +152,15 @@ def test_what_one_refuses_all_refuse(pair):
     assert second['first'] == 'RunError process 0 of 2: division by zero'
 
 
+def test_a_directory_that_is_not_shared_is_refused(pair):
+    where, texts = pair
+    first, second = (dict(line.split(' ', 1) for line in lines) for lines in told(texts))
+    why = f'{where}/1/config.json, as process 0 wrote it, is not seen on {socket.gethostname()}: '
+    assert second['unshared'].startswith(f'RunError {why}--workdir has to lie on a file system')
+    assert first['unshared'].startswith(f'RunError process 1 of 2: {why}')
+    assert not (where / '0/checkpoints').exists()
+
+
 def test_the_first_goes_before_the_others(pair):
     first, second = told(pair[1])
     assert "of first {'from': 0}" in first
@@ -159,11 +168,12 @@ def test_the_first_goes_before_the_others(pair):
     assert (first[-1], second[-1]) == ('in turn None', 'in turn True')
 
 
-def test_told_to_stop_both_save_and_one_process_goes_on(tmp_path):
+@pytest.mark.parametrize(('what', 'saved'), [('stopped', 7), ('stopped_scoring', 8)])
+def test_told_to_stop_both_save_and_one_process_goes_on(tmp_path, what, saved):
     run = unfinished(tmp_path / 'begun', last=6)
-    codes, texts = started('stopped', tmp_path, 2, 2)
+    codes, texts = started(what, tmp_path, 2, 2)
     assert codes == [preemption.RESTART] * 2, texts[0] + texts[1]
-    assert steps_of(run)[-1] == 7
+    assert steps_of(run)[-1] == saved
     assert not (run / 'result.json').exists()
     train.run(smoke.config(NAME), run)
     assert_close(run, smoke.finished(NAME))
@@ -227,6 +237,16 @@ def test_one_of_several_is_not_trained_alone(asked, monkeypatch, size, rank):
     with pytest.raises(RunError, match=message):
         hosts.join(None, None, None)
     hosts.join(None, 1, None)
+
+
+def test_of_two_launchers_the_inner_one_tells(asked, monkeypatch):
+    """As of mpirun in a step of SLURM that has one task on each node."""
+    for name, value in (('SLURM_STEP_NUM_TASKS', 1), ('SLURM_PROCID', 0)):
+        monkeypatch.setenv(name, str(value))
+    for name, value in (('OMPI_COMM_WORLD_SIZE', 4), ('OMPI_COMM_WORLD_RANK', 1)):
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(RunError, match=r'one of 4 processes \(OMPI_COMM_WORLD_SIZE\)'):
+        hosts.join(None, None, None)
 
 
 def test_a_launcher_of_one_process_leaves_it_all_devices(asked, monkeypatch):

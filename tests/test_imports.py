@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {'export', 'losses', 'views', 'networks', 'trees', 'parallel', 'retrieval', 'data'},
-    {'clock', 'preemption', 'runs', 'hosts', 'damage', 'locking'},
+    {'clock', 'preemption', 'runs', 'hosts', 'damage', 'locking', 'retention'},
     {'heads', 'optimizers', 'methods', 'recipes', 'checkpoints', 'command', 'results'},
-    {'embedding', 'embeddings', 'leaf_table', 'lineage', 'logs', 'ranklist', 'stacked'},
+    {'beside', 'embedding', 'embeddings', 'leaf_table', 'lineage', 'logs', 'ranklist', 'stacked'},
     {'calibrate', 'differences', 'index', 'scoring'},
     {'comparison', 'evaluate', 'assembly', 'inspect'},
     {'analysis', 'keeping', 'loop', 'opened', 'own_images'},

@@ -29,10 +29,11 @@ def taught_by(run, name=NAME, **changes):
 
 
 def planted(run, classes=8, fingerprint='', **changes):
-    """A run of a teacher that was started, and no more."""
+    """A run of a teacher that says it is finished, and has nothing else."""
     locked = smoke.config(NAME).teachers.teacher.copy_and_resolve_references()
     locked.update_from_flattened_dict(changes)
     runs.start(run, locked, {'classes': classes, 'data': fingerprint})
+    runs.write_json(run / 'result.json', {'student': {}})
     return run
 
 

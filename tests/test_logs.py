@@ -10,6 +10,7 @@ from tensorboard.compat.tensorflow_stub.errors import OutOfRangeError
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 
 from kd_jax.logs import Log
+from kd_jax.runs import RunError
 
 
 @pytest.fixture
@@ -144,6 +145,29 @@ def test_a_window_is_told_once_the_device_has_computed_it(tmp_path, log):
     second.ready = third.ready = True
     log.flush(None)
     assert smoke.rows(tmp_path)[1:] == [{'step': 3, 'loss': 2.5}]
+
+
+def test_windows_that_are_told_together_have_one_speed(tmp_path, log):
+    steps = [Late(np.float32(step)) for step in range(1, 5)]
+    for number, step in enumerate(steps, 1):
+        log.add(number, {'loss': step}, None)
+        log.end_window()
+    log.watch -= 100
+    for step in steps:
+        step.ready = True
+    log.flush(None)
+    speeds = [scalars(tmp_path)[number, 'images_per_second'] for number in range(1, 5)]
+    assert speeds == pytest.approx([4 * 4 / 100] * 4, rel=0.1)
+
+
+def test_events_that_can_not_be_written_are_told_with_their_file(tmp_path, log):
+    log.file.close()
+    log.file = open('/dev/full', 'wb', buffering=0)  # noqa: SIM115, the log closes it
+    add(log, 1, loss=0.5)
+    message = rf'{tmp_path}/events\.out\.tfevents can not be written \(No space left'
+    with pytest.raises(RunError, match=message):
+        log.flush(None)
+    log.close()  # and says nothing else
 
 
 def test_who_goes_on_tells_the_mean_of_a_window_that_was_cut(tmp_path, log):

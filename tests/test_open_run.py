@@ -156,3 +156,17 @@ def test_importing_the_package_imports_neither_jax_nor_tensorflow():
     command = [sys.executable, '-c', code]
     done = subprocess.run(command, cwd=smoke.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == '[]\n'
+
+
+@pytest.mark.parametrize(
+    'key', ['method.feature', 'data.channels', 'data.resize', 'sampling.shots', 'evaluate.batch']
+)
+def test_a_config_of_another_version_is_told(tmp_path, key):
+    """Whichever part of it lacks a key."""
+    smoke.planted(tmp_path)
+    locked = json.loads((tmp_path / 'config.json').read_text())
+    part, name = key.split('.')
+    del locked['config'][part][name]
+    (tmp_path / 'config.json').write_text(json.dumps(locked))
+    with pytest.raises(RunError, match=rf'config\.json is of another version of kd_jax: .*{name}'):
+        kd_jax.open_run(tmp_path).embed(np.zeros((1, 32, 16, 3), np.uint8))

@@ -167,3 +167,46 @@ def test_tuples_come_back_as_tuples(tmp_path):
     assert found.data.sizes == (800, 1600, 2400)
     assert found.method.stages == config.method.stages
     assert runs.content(found) == runs.content(config)
+
+
+def test_a_result_that_is_none_is_told_with_what_to_do(run):
+    (run / 'result.json').write_text('')
+    with pytest.raises(RunError, match=rf'{run}/result\.json is no JSON .*: remove it, and start'):
+        runs.result_of(run)
+
+
+def test_a_row_that_is_none_is_told_with_its_file(run):
+    (run / 'metrics.jsonl').write_text('{"step": 2}\n\0\0\n{"step": 4}\n{"st')
+    with pytest.raises(
+        RunError, match=rf'{run}/metrics\.jsonl has a line that is no JSON .*remove'
+    ):
+        runs.metrics_of(run)
+
+
+def test_what_another_host_wrote_is_waited_for(tmp_path, monkeypatch):
+    """As where a network file system takes a while to show it."""
+    tried = []
+
+    def sleep(_):
+        tried.append(1)
+        (tmp_path / 'config.json').write_text('{}'[: len(tried)])
+
+    monkeypatch.setattr(runs.time, 'sleep', sleep)
+    runs.check_seen(tmp_path, '{}')
+    assert len(tried) == 2
+    monkeypatch.setattr(runs, 'SEEN_SECONDS', -1)
+    message = f'{tmp_path}/config.json, as process 0 wrote it, is not seen on .*all hosts share'
+    with pytest.raises(RunError, match=message):
+        runs.check_seen(tmp_path, '{"other": 1}')
+
+
+def test_a_teacher_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = smoke.config()
+    config.teachers.teacher.teachers = {'teacher': 'runs/before'}
+    config.teachers.start = 'runs/start'
+    runs.start(tmp_path / 'run', config, FACTS)
+    monkeypatch.chdir('/')
+    found = runs.config_of(tmp_path / 'run').teachers
+    assert found.start == f'{tmp_path}/runs/start'
+    assert found.teacher.teachers.teacher == f'{tmp_path}/runs/before'

@@ -85,6 +85,8 @@ def _write(file: Path, count: int, shape: tuple[int, ...], decode_all: Callable)
             bad = decode_all(store=out.write)
             out.seek(0)
             _write_header(out, count - len(bad), shape)
+            out.flush()
+            os.fsync(out.fileno())  # else a machine that goes away may leave zeros below the name
         file.with_suffix('.json').write_text(json.dumps(bad, indent=1))
         part.replace(file)
         return _load(file)

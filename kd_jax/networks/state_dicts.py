@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from kd_jax.networks import dialects
 
@@ -50,8 +50,11 @@ def write(path: str | Path, tensors: StateDict, metadata: dict[str, str]) -> Non
         raise ValueError(f'{path}: weights are written to files .safetensors')
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}')
-    save_file(tensors, temporary, metadata={'format': 'pt', **metadata})
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(save(tensors, metadata={'format': 'pt', **metadata}))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _opened(path: Path) -> StateDict:
