@@ -26,6 +26,7 @@ from kd_jax import (
     stacked,
 )
 from kd_jax.data import Dataset
+from kd_jax.trees import Tree
 
 
 def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None) -> dict[str, Any]:
@@ -48,23 +49,34 @@ def run(config: ConfigDict, workdir: str | Path, dataset: Dataset | None = None)
         logging.info('%s is finished', workdir)
         return finished
     with alone(workdir, config, dataset):
-        for teacher in teachers.values():
-            if not teacher.given:
-                reopen(teacher.run)
-        if together:
-            train_at_once(together, workdir / 'stacked', dataset)
-        results, variables = {}, {}
-        for name, teacher in teachers.items():
-            results[name] = taught(teacher, dataset)
-            variables[name] = checkpoints.restore_network(teacher.run).variables
+        results, variables = taught(teachers, together, workdir, dataset)
         logging.info('training %s on\n%s', workdir, data.describe(dataset))
         results['student'], _ = loop.fit(config, workdir, dataset, parts, variables)
         runs.write_json(workdir / 'result.json', results)
     return results
 
 
-def taught(teacher: lineage.Teacher, dataset: Dataset) -> dict[str, float]:
-    """The summary of a teacher: of the run that was named, or of one trained now."""
+def taught(
+    teachers: dict[str, lineage.Teacher],
+    together: dict[str, lineage.Teacher],
+    workdir: Path,
+    dataset: Dataset,
+) -> tuple[dict[str, dict], dict[str, Tree]]:
+    """The summaries and variables of all teachers, once those that are not given are trained."""
+    for teacher in teachers.values():
+        if not teacher.given:
+            reopen(teacher.run)
+    if together:
+        train_at_once(together, workdir / 'stacked', dataset)
+    results = {name: summary(one, dataset) for name, one in teachers.items()}
+    variables = {
+        name: checkpoints.restore_network(one.run).variables for name, one in teachers.items()
+    }
+    return results, variables
+
+
+def summary(teacher: lineage.Teacher, dataset: Dataset) -> dict[str, float]:
+    """That of the run that was named, or of one trained now."""
     if not teacher.given:
         return run(teacher.config, teacher.run, dataset)['student']
     return hosts.of_first(partial(runs.result_of, teacher.run))['student']
@@ -137,9 +149,9 @@ def train_at_once(members: dict[str, lineage.Teacher], workdir: Path, dataset: D
         if unfinished(one.run):
             apart = stacked.member(state, number)
             logging.info('scoring %s', name)
-            summary = loop.scorer(own[name].method, one.config, dataset)(apart.variables)
+            found = loop.scorer(own[name].method, one.config, dataset)(apart.variables)
             with alone(one.run, one.config, dataset):
-                keep(one.run, apart, summary, stacked.metrics(runs.metrics_of(workdir), name))
+                keep(one.run, apart, found, stacked.metrics(runs.metrics_of(workdir), name))
 
 
 def joint_parts(
