@@ -100,7 +100,7 @@ def _ratio(found: tuple[float, float, float]) -> str:
 
 def inference(run: Path) -> tuple[int, int]:
     """Parameters and multiply-adds with which a run's student embeds an image."""
-    network, variables, config, _ = checkpoints.restore_network(run)
+    network, variables, config, *_ = checkpoints.restore_network(run)
     network = network.clone(conv='xla', axis_name=None)
     image = recipes.blank_input(config)[:1]
 

@@ -57,9 +57,9 @@ def ready(
     parts = assemble(config, dataset, teachers)
     for name, teacher in teachers.items():
         lineage.check_data(name, config, teacher, dataset.fingerprint)
-        if teacher.given:
+        if teacher.given and not (workdir / 'result.json').exists():
             lineage.check_finished(name, teacher)
-        else:
+        if not teacher.given:
             theirs = lineage.teachers(teacher.config, teacher.run)
             ready(teacher.config, teacher.run, dataset, theirs)
     if not (workdir / 'checkpoints').exists():  # one that goes on has started

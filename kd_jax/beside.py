@@ -21,11 +21,11 @@ def variables_of(run: str | Path, step: int) -> Tree:
     its checksums are of, so these are not compared. Raises RunError for a run without that
     checkpoint, Damaged where it can not be read.
     """
-    kept, home = _items(Path(run), step)
-    wanted = {'variables': jax.tree.map(_blank, kept['training'].tree.get('variables', {}))}
-    options = ocp.checkpoint_utils.construct_restore_args(wanted)
-    args = ocp.args.PyTreeRestore(wanted, options, partial_restore=True)
+    items, home = _items(Path(run), step)
     with damage.reading(home), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        wanted = {'variables': jax.tree.map(_blank, items['training'].tree.get('variables', {}))}
+        options = ocp.checkpoint_utils.construct_restore_args(wanted)
+        args = ocp.args.PyTreeRestore(wanted, options, partial_restore=True)
         return reader.restore(home / 'training', args)['variables']
 
 

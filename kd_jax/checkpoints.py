@@ -24,7 +24,10 @@ from kd_jax.trees import Tree
 ITEMS = ('student', 'training')
 NOTES = 'notes'
 WHICH = ('last', 'best')
-REMEDY = '; remove its result.json, if any, and start the run again: it goes on from the one before'
+REMEDIES = {
+    'last': '; remove result.json, if any, and start again: it goes on from the one before',
+    'best': '; take --checkpoint=last',
+}
 
 
 class Found(NamedTuple):
@@ -208,7 +211,7 @@ def restore_network(run: str | Path, which: str = 'last') -> Restored:
     try:
         return _restored(Path(run), which)
     except Damaged as error:
-        raise Damaged(error.place, error.cause, REMEDY) from error
+        raise Damaged(error.place, error.cause, REMEDIES[which]) from error
 
 
 def _restored(run: Path, which: str) -> Restored:

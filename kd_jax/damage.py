@@ -16,6 +16,7 @@ from kd_jax import hosts
 from kd_jax.runs import RunError
 
 MACHINE = 'RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'Too many open files', 'Permission denied'
+MACHINE += 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'Stale file handle', 'Input/output error'
 ASIDE = 'damaged'  # in a run directory, beside its checkpoints
 
 
@@ -49,7 +50,7 @@ def reading(place: Path | str) -> Iterator[None]:
 
 
 def is_of_the_machine(error: Exception) -> bool:
-    """Whether an error tells of memory, open files or rights, not of what was read."""
+    """Whether an error tells of memory, open files, rights or a disk, not of what was read."""
     said = str(error)
     return isinstance(error, MemoryError | PermissionError) or any(of in said for of in MACHINE)
 
@@ -82,7 +83,9 @@ def _unreadable(checkpoints: Path) -> dict[str, str]:
             continue
         try:
             float(json.loads(path.read_bytes())['mAP'])
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except FileNotFoundError:  # whoever trains there has just dropped it
+            continue
+        except (ValueError, KeyError, TypeError) as error:
             found[path.parents[1].name] = f'{path.name}: {first_line(error)}'
     return found
 

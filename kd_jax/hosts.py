@@ -45,6 +45,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         return
     except RuntimeError as error:
         raise RunError(f'the other processes were not found: {error}') from error
+    if jax.process_count() < _launched()[0] and given == (None,) * 3:
+        raise RunError(_unfound())
     own = ', '.join(map(str, jax.local_devices()))
     logging.info(
         'process %d of %d on %s: its devices are %s; %d in all',

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from kd_jax import recipes, runs
+from kd_jax import locking, recipes, runs
 
 START = 'start'  # the name of a teacher that gives its weights and teaches nothing
 NEXT_GENERATION = 0.1  # of its learning rate is that of the next one

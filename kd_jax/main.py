@@ -29,8 +29,10 @@ def main() -> None:
     def run(_):
         from kd_jax import evaluate, hosts, results, train
 
+        preemption.unwatch()
         hosts.join(*(flags.FLAGS[name].value for name in HOSTS))
-        preemption.share()
+        if not hosts.are_several():
+            preemption.watch()
         path = folder(workdir.value or default_workdir())
         if mode.value == 'evaluate':
             found = {path.name: evaluate.run(path, config.value)}

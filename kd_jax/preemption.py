@@ -1,7 +1,8 @@
 """SIGTERM, by which a machine is taken away: a run saves, and ends with a code that says so.
 
 In one process a signal ends it at once, but while it is `deferred`. Of several processes the
-coordination service of JAX notes SIGTERM, and all of them stop after the same step.
+coordination service of JAX notes SIGTERM, and all of them stop after the same step, or the same
+batch of an evaluation.
 """
 
 import contextlib
@@ -32,13 +33,13 @@ def watch() -> None:
         signal.signal(number, _notice)
 
 
-def share() -> None:
-    """Leave signals to JAX, which tells all processes of SIGTERM, where there are several.
+def unwatch() -> None:
+    """End at once on either: while others are waited for, and of several processes on Ctrl-C.
 
-    Ctrl-C then ends one at once, and the others who miss it.
+    Of several processes JAX takes SIGTERM from then on.
     """
-    if jax.process_count() > 1:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
@@ -53,7 +54,9 @@ def deferred() -> Iterator[None]:
 
 
 def reached() -> bool:
-    """Whether the run is to stop now, in all processes, which call it after every step.
+    """Whether the run is to stop now, in all processes, which ask it equally often.
+
+    They ask after every step, and after every batch that is embedded.
 
     What JAX is asked are no steps: they start anew with every network and every start, and its
     answer is True once, at the number behind the largest that it was asked before.

@@ -18,7 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-SEEN_SECONDS = 45  # that a host may take to see what another has written
+SEEN_SECONDS = 90  # that NFS may take to show what another host has written
 WHERE = ('root', 'cache_dir', 'feed')  # of config.data: where images lie, not what they are
 
 
@@ -31,7 +31,7 @@ def start(run: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
 
     Raises RunError naming every key that differs, before anything is written.
     """
-    wanted = {'config': _found_from_anywhere(json.loads(config.to_json())), **facts}
+    wanted = {'config': json.loads(config.to_json()), **facts}
     if not (run / 'config.json').exists():
         if (run / 'checkpoints').exists():
             raise RunError(f'{run} has checkpoints but no config.json: give another --workdir')
@@ -43,16 +43,6 @@ def start(run: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
     found = _locked(run)
     found.pop('versions', None)
     _refuse(run, _differences(flat(found), flat(wanted)))
-
-
-def _found_from_anywhere(config: Any) -> Any:
-    """A config whose teachers, where they are runs, are named by absolute paths."""
-    if not isinstance(config, dict):
-        return config
-    teachers = config.get('teachers', {})
-    named = {key: os.path.abspath(one) for key, one in teachers.items() if isinstance(one, str)}
-    found = {key: _found_from_anywhere(value) for key, value in config.items()}
-    return found | ({'teachers': found['teachers'] | named} if named else {})
 
 
 def check_same(run: Path, config: ConfigDict, but: tuple[str, ...]) -> None:
@@ -154,7 +144,7 @@ def rows_of(path: Path) -> list[dict]:
         return [json.loads(line) for line in lines]
     except json.JSONDecodeError as error:
         raise RunError(
-            f'{path} has a line that is no JSON ({error.doc[:40]!r}): remove it'
+            f'{path} has a line that is no JSON ({error.doc[:40]!r}): remove that line'
         ) from None
 
 
@@ -218,7 +208,8 @@ def _read(path: Path) -> Any:
 
 def _locked(run: Path) -> dict:
     if not (run / 'config.json').exists():
-        raise RunError(f'{run} is no run: it has no config.json')
+        seen_from = '' if run.is_absolute() else f' in {Path.cwd()}'
+        raise RunError(f'{run} is no run{seen_from}: it has no config.json')
     found = _read(run / 'config.json')
     if not isinstance(found, dict) or not {'config', 'classes', 'data'} <= set(found):
         raise RunError(f'{run} is no run of kd_jax: its config.json is of something else')
@@ -228,7 +219,7 @@ def _locked(run: Path) -> dict:
 def flat(tree: Any, prefix: str = '') -> dict[str, Any]:
     """Leaves by dotted path, without where a data set's images lie."""
     if not isinstance(tree, dict):
-        names_path = prefix.rpartition('.')[0] == 'config.teachers'
+        names_path = prefix.split('.')[-2:-1] == ['teachers']
         names_path |= prefix.endswith('.network.pretrained')
         is_path = names_path and isinstance(tree, str) and tree
         return {prefix: os.path.abspath(tree) if is_path else tree}

@@ -86,11 +86,12 @@ def reopen(run: Path) -> None:
     """Have a finished teacher train its end again, whose last checkpoint is damaged."""
     if unfinished(run):
         return
-    found = hosts.of_first(lambda: damaged(run))
+    own = damaged(run)  # which all processes ask together; what the first says counts
+    found = hosts.of_first(lambda: own)
     if found:
+        hosts.of_first((run / 'result.json').unlink)  # first: a kill behind it loses nothing
         damage.put_aside(Path(found[0]), damage.Damaged(*found))
         logging.warning('%s goes on from the checkpoint before', run)
-        hosts.of_first((run / 'result.json').unlink)
 
 
 def damaged(run: Path) -> tuple[str, str] | None:

@@ -81,8 +81,9 @@ def rows(where):
 
 
 def goes_on(where):
-    """A run that one process began."""
+    """A run that one process began, and one whose finished teacher is damaged."""
     train.run(config_of(NAME), where / 'begun')
+    train.run(config_of('umts_carousel'), where / 'taught')
 
 
 def stopped(where):
@@ -155,8 +156,8 @@ def at_step(number, act):
 if __name__ == '__main__':
     process, processes, port, what, where, *taught = sys.argv[1:]
     jax.distributed.initialize = partial(jax.distributed.initialize, heartbeat_timeout_seconds=10)
-    preemption.watch()
     hosts.join(f'localhost:{port}', int(processes), int(process))
-    preemption.share()
+    if not hosts.are_several():
+        preemption.watch()
     for one in what.split(','):
         globals()[one](Path(where), *(taught if one == 'students' else ()))

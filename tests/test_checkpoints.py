@@ -118,7 +118,7 @@ def test_a_leaf_of_another_shape_is_named(tmp_path, other, message):
 
 def test_restore_network_gives_the_student_alone():
     run = smoke.finished()
-    network, variables, config, step = checkpoints.restore_network(run)
+    network, variables, config, step, _ = checkpoints.restore_network(run)
     assert (config.method.name, step) == ('umts', 8)
     fresh = network.init(jax.random.key(0), recipes.blank_input(config))
     assert jax.tree.structure(variables) == jax.tree.structure(fresh)

@@ -128,7 +128,7 @@ def test_what_is_being_written_is_not_damaged(tmp_path):
 def test_who_reads_a_damaged_checkpoint_is_told_what_to_do(tmp_path):
     run = smoke.copy(smoke.finished(NAME), tmp_path / 'run')
     flip(run / 'checkpoints/8')
-    remedy = r'damaged \(student: .*remove its result\.json, if any, and start the run again'
+    remedy = r'damaged \(student: .*remove result\.json, if any, and start again'
     with pytest.raises(damage.Damaged, match=rf'{run}/checkpoints/8 is {remedy}'):
         checkpoints.restore_network(run)
 

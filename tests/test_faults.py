@@ -174,8 +174,11 @@ with locking.held(Path('{tmp_path}')):
         assert locking.holder(tmp_path)
 
 
-def test_a_lock_needs_no_room_for_a_name(tmp_path):
-    (tmp_path / '.lock').symlink_to('/dev/full')
+def test_a_lock_needs_no_room_for_a_name(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(locking.os, 'write', full)
     with locking.held(tmp_path):
         assert locking.holder(tmp_path) == 'another process'
         with pytest.raises(RunError, match=f'{tmp_path} is being trained by another process'):
@@ -245,14 +248,8 @@ def test_told_between_two_networks_the_second_does_not_begin(tmp_path, monkeypat
     whole = smoke.finished()
     run = smoke.copy(whole, tmp_path / 'run')
     (run / 'result.json').unlink()
-    restored = checkpoints.restore_network
     monkeypatch.setattr(preemption, '_deferring', 1)  # as in the loop of the T-net
-
-    def told(*given):
-        signal.raise_signal(signal.SIGTERM)
-        return restored(*given)
-
-    monkeypatch.setattr(checkpoints, 'restore_network', told)
+    stopped_by(monkeypatch, checkpoints, 'restore_network')
     with pytest.raises(preemption.Preempted):
         train.run(smoke.config(), run)
     assert runs.metrics_of(run) == runs.metrics_of(whole)

@@ -53,6 +53,13 @@ def begun(where):
     return run
 
 
+def damaged_teacher(run):
+    """A UMTS run that only lacks its result, and of its T-net the last checkpoint."""
+    smoke.copy(smoke.finished('umts_carousel'), run)
+    (run / 'result.json').unlink()
+    (run / 'teachers/teacher/checkpoints/8/student/manifest.ocdbt').write_bytes(b'')
+
+
 @pytest.fixture(scope='module')
 def taught():
     """What students are trained of: those that have teachers are taught by a finished run's."""
@@ -66,6 +73,7 @@ def pair(tmp_path_factory, taught):
     """What two processes of two devices did, and what they said."""
     where = tmp_path_factory.mktemp('pair')
     begun(where / 'begun')
+    damaged_teacher(where / 'taught')
     codes, texts = started('rows,refusals,unshared,goes_on,students', where, 2, 2, *taught)
     assert codes == [0, 0], texts[0] + texts[1]
     return where, texts
@@ -119,10 +127,21 @@ def test_two_processes_go_on_with_the_run_of_one(pair):
     assert (pair[0] / 'begun/damaged/8').is_dir()
 
 
+def test_two_processes_train_the_end_of_a_damaged_teacher_again(pair):
+    run, whole = pair[0] / 'taught', smoke.finished('umts_carousel')
+    assert (run / 'teachers/teacher/damaged/8').is_dir()
+    assert_close(run / 'teachers/teacher', whole / 'teachers/teacher')
+    assert_close(run, whole)
+
+
 def test_what_two_processes_saved_is_read_by_one(pair):
     """And each wrote its part of it."""
     for which in checkpoints.WHICH:
-        assert checkpoints.restore_network(pair[0] / NAME, which).step in (4, 8)
+        step = checkpoints.restore_network(pair[0] / NAME, which).step
+        assert step in (4, 8)
+        for process in (0, 1):
+            part = pair[0] / NAME / f'checkpoints/{step}/student/ocdbt.process_{process}'
+            assert any((part / 'd').iterdir())
 
 
 def test_one_of_them_writes_the_files_of_a_run(pair):
@@ -165,7 +184,8 @@ def test_the_first_goes_before_the_others(pair):
     first, second = told(pair[1])
     assert "of first {'from': 0}" in first
     assert "of first {'from': 0}" in second
-    assert (first[-1], second[-1]) == ('in turn None', 'in turn True')
+    assert 'in turn None' in first
+    assert 'in turn True' in second
 
 
 @pytest.mark.parametrize(('what', 'saved'), [('stopped', 7), ('stopped_scoring', 8)])

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import smoke
@@ -178,7 +179,7 @@ def test_a_result_that_is_none_is_told_with_what_to_do(run):
 def test_a_row_that_is_none_is_told_with_its_file(run):
     (run / 'metrics.jsonl').write_text('{"step": 2}\n\0\0\n{"step": 4}\n{"st')
     with pytest.raises(
-        RunError, match=rf'{run}/metrics\.jsonl has a line that is no JSON .*remove'
+        RunError, match=rf'{run}/metrics\.jsonl has a line that is no JSON .*: remove that line'
     ):
         runs.metrics_of(run)
 
@@ -200,13 +201,7 @@ def test_what_another_host_wrote_is_waited_for(tmp_path, monkeypatch):
         runs.check_seen(tmp_path, '{"other": 1}')
 
 
-def test_a_teacher_is_found_from_anywhere(tmp_path, monkeypatch):
+def test_a_relative_path_is_told_with_where_it_begins(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    config = smoke.config()
-    config.teachers.teacher.teachers = {'teacher': 'runs/before'}
-    config.teachers.start = 'runs/start'
-    runs.start(tmp_path / 'run', config, FACTS)
-    monkeypatch.chdir('/')
-    found = runs.config_of(tmp_path / 'run').teachers
-    assert found.start == f'{tmp_path}/runs/start'
-    assert found.teacher.teachers.teacher == f'{tmp_path}/runs/before'
+    with pytest.raises(RunError, match=f'runs/gone is no run in {tmp_path}: it has no'):
+        runs.config_of(Path('runs/gone'))
