@@ -134,10 +134,10 @@ def test_who_reads_a_damaged_checkpoint_is_told_what_to_do(tmp_path):
 
 
 def test_where_none_can_be_read_it_is_told(tmp_path):
-    run = unfinished(tmp_path / 'run', last=4)
-    for step in steps_of(run):
-        (run / f'checkpoints/{step}/student/manifest.ocdbt').write_bytes(b'')
-    message = f'{run}/checkpoints/4 is damaged .*none before it can be read: give another --workdir'
+    run = unfinished(tmp_path / 'run', last=6)
+    (step,) = steps_of(run)
+    (run / f'checkpoints/{step}/student/manifest.ocdbt').write_bytes(b'')
+    message = f'{run}/checkpoints/6 is damaged .*none before it can be read: give another --workdir'
     with pytest.raises(RunError, match=message):
         train.run(smoke.config(NAME), run)
 
