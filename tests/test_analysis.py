@@ -18,7 +18,6 @@ from kd_jax import (
     assembly,
     beside,
     checkpoints,
-    damage,
     data,
     keeping,
     lineage,
@@ -327,13 +326,6 @@ def test_many_images_are_computed_a_few_at_a_time(monkeypatch):
     near(analysis.grad_cam(network, variables, images(), labels=labels), maps)
     for stage, values in analysis.uncertainty(smoke.finished(), sets()).items():
         near(values, whole[stage])
-
-
-def test_heads_that_are_damaged(tmp_path):
-    run = smoke.copy(smoke.finished(), tmp_path / 'run')
-    (run / 'checkpoints/8/training/manifest.ocdbt').write_bytes(b'')
-    with pytest.raises(damage.Damaged, match=f'{run}/checkpoints/8 is damaged'):
-        beside.variables_of(run, 8)
 
 
 def test_what_is_beside_the_student():

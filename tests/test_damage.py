@@ -10,7 +10,7 @@ import pytest
 import smoke
 from faulty import NAME, assert_same_end, steps_of, unfinished
 
-from kd_jax import checkpoints, damage, train
+from kd_jax import beside, checkpoints, damage, train
 from kd_jax.runs import RunError
 
 # Orbax's other reads fail when they are forgotten after the first that failed.
@@ -156,3 +156,10 @@ def test_a_teacher_whose_last_checkpoint_is_damaged_trains_its_end_again(tmp_pat
         assert smoke.rows(one) == smoke.rows(other)
         found, wanted = (checkpoints.restore_network(r).variables for r in (one, other))
         jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_heads_that_are_damaged(tmp_path):
+    run = smoke.copy(smoke.finished(), tmp_path / 'run')
+    (run / 'checkpoints/8/training/manifest.ocdbt').write_bytes(b'')
+    with pytest.raises(damage.Damaged, match=f'{run}/checkpoints/8 is damaged'):
+        beside.variables_of(run, 8)
