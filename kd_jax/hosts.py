@@ -47,6 +47,11 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         raise RunError(f'the other processes were not found: {error}') from error
     if jax.process_count() < _launched()[0] and given == (None,) * 3:
         raise RunError(_unfound())
+    _tell()
+
+
+def _tell() -> None:
+    """Log which process this is and what it has; from then on the first tells of the run."""
     own = ', '.join(map(str, jax.local_devices()))
     logging.info(
         'process %d of %d on %s: its devices are %s; %d in all',
@@ -57,7 +62,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         jax.device_count(),
     )
     if not is_first():
-        logging.set_verbosity(logging.WARNING)  # the first tells of the run
+        logging.set_verbosity(logging.WARNING)
 
 
 def is_first() -> bool:
