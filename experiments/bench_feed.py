@@ -9,8 +9,7 @@ short turns, in another order every round, so that a noisy machine is noisy for 
 with steps that are not timed, as batches were read ahead while others had theirs. The interval is
 that of the median (bootstrap over rounds, 95 %). `resnet50` is for accelerators: bfloat16.
 
-Beside it: what a feed computes for a batch when nothing else runs, which is what a step on a CPU
-that is busy with training can at most be longer by.
+Beside it: what a feed computes for a batch when nothing else runs.
 """
 
 import itertools
