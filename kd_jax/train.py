@@ -119,8 +119,7 @@ def start(run: Path, config: ConfigDict, dataset: Dataset) -> None:
 
 @contextlib.contextmanager
 def alone(run: Path, config: ConfigDict, dataset: Dataset) -> Iterator[None]:
-    """Start a run or go on with it, and hold its directory; RunError where others train there."""
-    start(run, config, dataset)
+    """Hold the directory of a run that was started; RunError where others train there."""
     with contextlib.ExitStack() as held:
         hosts.of_first(lambda: held.enter_context(locking.held(run)))
         start(run, config, dataset)  # who held it may have just begun another
@@ -151,6 +150,7 @@ def train_at_once(members: dict[str, lineage.Teacher], workdir: Path, dataset: D
             apart = stacked.member(state, number)
             logging.info('scoring %s', name)
             found = loop.scorer(own[name].method, one.config, dataset)(apart.variables)
+            start(one.run, one.config, dataset)
             with alone(one.run, one.config, dataset):
                 keep(one.run, apart, found, stacked.metrics(runs.metrics_of(workdir), name))
 
