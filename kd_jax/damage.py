@@ -56,8 +56,8 @@ def is_of_the_machine(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, cut to a line."""
-    return (str(error).strip() or repr(error)).splitlines()[0]
+    """What an error says, cut to a line, without the settings that tensorstore adds to it."""
+    return (str(error).strip() or repr(error)).splitlines()[0].partition(' [tensorstore_spec=')[0]
 
 
 def put_aside(step: Path, cause: RunError) -> None:
