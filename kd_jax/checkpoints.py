@@ -95,6 +95,9 @@ def save(
     A step that was saved before it was scored is saved anew. RunError if it could not be written,
     or is not after the last one.
     """
+    if not hosts.are_several():
+        # Of a jax.Array each device writes a slice, cut by a program that is compiled per shape.
+        items = jax.device_get(items)
     notes = {'checksums': {name: damage.checksum(items[name]) for name in ITEMS}, 'untold': untold}
     args = {name: ocp.args.StandardSave(items[name]) for name in ITEMS}
     args = ocp.args.Composite(**args, **{NOTES: ocp.args.JsonSave(notes)})

@@ -24,15 +24,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 jaxtyping.install_import_hook('kd_jax', 'beartype.beartype')
 
-import jax  # noqa: E402, after the flags
-import orbax.checkpoint as ocp  # noqa: E402
 import pytest  # noqa: E402
-
-# By default every device writes its slice of every array, by a program compiled for each shape:
-# slow on two cores. Processes that tests start have orbax's default.
-ocp.type_handlers.register_type_handler(
-    jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
-)
 
 
 def pytest_unconfigure(config):
