@@ -96,9 +96,7 @@ def same(one: Any, other: Any) -> bool:
     )
 
 
-def kill(
-    number: int, config: list[str], home: Path, seconds: float, seed: int = 0
-) -> dict[str, Any]:
+def kill(number: int, config: list[str], home: Path, seconds: float, seed: int) -> dict[str, Any]:
     """Kill one run within some seconds, and go on with it to its end."""
     run, rng, code = home / f'kill{number}', random.Random(f'{seed} {number}'), 0
     while code == 0:  # it had ended

@@ -37,16 +37,12 @@ def sizes(run: str | Path, step: int) -> dict[str, tuple[int, int]]:
     items, home = _items(Path(run), step)
     found: dict[str, tuple[int, int]] = {}
     with damage.reading(home):
-        leaves = {
-            name: jax.tree_util.tree_leaves_with_path(items[name].tree)
-            for name in checkpoints.ITEMS
-        }
-    for item, own in leaves.items():
-        for keys, leaf in own:
-            part = _part(item, jax.tree_util.keystr(keys, simple=True, separator='/').split('/'))
-            values, size = found.get(part, (0, 0))
-            count = int(np.prod(leaf.shape, dtype=np.int64))
-            found[part] = values + count, size + count * np.dtype(leaf.dtype).itemsize
+        for item in checkpoints.ITEMS:
+            for keys, leaf in jax.tree_util.tree_leaves_with_path(items[item].tree):
+                path = jax.tree_util.keystr(keys, simple=True, separator='/').split('/')
+                values, size = found.get(part := _part(item, path), (0, 0))
+                count = int(np.prod(leaf.shape, dtype=np.int64))
+                found[part] = values + count, size + count * np.dtype(leaf.dtype).itemsize
     return found
 
 

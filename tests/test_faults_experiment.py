@@ -84,7 +84,7 @@ def test_a_run_is_killed_in_time_and_goes_on(tmp_path, monkeypatch):
     code += 'p.mkdir(exist_ok=True); seen or time.sleep(60)'
     line = [sys.executable, '-c', code, str(tmp_path / 'kill3')]
     monkeypatch.setattr(faults, 'command', lambda config, run: line)
-    row = faults.kill(3, ['any'], tmp_path, 1.0)
+    row = faults.kill(3, ['any'], tmp_path, 1.0, seed=0)
     assert (row['where'], row['code']) == ('student before its steps', 0)
     assert 0 < row['seconds'] < 1
 
@@ -97,7 +97,7 @@ def test_a_kill_that_came_too_late_is_tried_again(tmp_path, monkeypatch):
         return next(codes)
 
     monkeypatch.setattr(faults, 'train', train)
-    row = faults.kill(0, ['any'], tmp_path, 9.0)
+    row = faults.kill(0, ['any'], tmp_path, 9.0, seed=0)
     assert moments == [moments[0], pytest.approx(row['seconds'], abs=0.01), None]
     assert (row['where'], row['code']) == ('before it began', 0)
     assert moments[0] != moments[1]
