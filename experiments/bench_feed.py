@@ -6,8 +6,9 @@ The train step is that of every run, method `supervised`, as in the loop: nothin
 device but the end of a turn. JPEGs of 256×128 pixels are planted in Market-1501's layout and read
 through kd_jax.data as a run reads them; caches are written before the clock starts. All take
 short turns, in another order every round, so that a noisy machine is noisy for all; a turn starts
-with steps that are not timed, as batches were read ahead while others had theirs. The interval is
-that of the median (bootstrap over rounds, 95 %). `resnet50` is for accelerators: bfloat16.
+with steps that are not timed, as batches were read ahead while others had theirs (of tiny images
+ten are read at once: while ten steps are timed, ten are read). The interval is that of the median
+(bootstrap over rounds, 95 %). `resnet50` is for accelerators: bfloat16.
 
 Beside it: what a feed computes for a batch when nothing else runs.
 """

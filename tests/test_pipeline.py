@@ -95,6 +95,19 @@ def test_start_in_the_middle(feed, datasets, mesh, expected):
         assert_shows(batch, step)
 
 
+@pytest.mark.parametrize('together', [1, 3])
+def test_few_batches_are_gathered_at_once(datasets, mesh, expected, monkeypatch, together):
+    monkeypatch.setattr(pipeline, 'GATHERED', together * expected[0][0].nbytes)
+    reads = []
+    pixels = datasets['cached'].train.pixels
+    read = lambda rows: reads.append(len(rows)) or pixels.read(rows)  # noqa: E731
+    train = datasets['cached'].train._replace(pixels=pixels._replace(read=read))
+    fed = pipeline.batches(train, plan_of(datasets['cached']), 'cached', 2, STEPS, mesh)
+    for batch, step in zip(fed, expected[2:], strict=True):
+        assert_shows(jax.device_get(batch), step)
+    assert reads == {1: [12] * 5, 3: [36, 24]}[together]
+
+
 @pytest.mark.parametrize('feed', data.FEEDS)
 def test_nothing_is_left_to_do(feed, datasets, mesh):
     assert batches(datasets[feed], feed, mesh, start=STEPS) == []

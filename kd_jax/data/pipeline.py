@@ -4,6 +4,8 @@
 start. `device` keeps all training images in accelerator memory and sends only row numbers.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import jax
@@ -14,11 +16,13 @@ from jax.sharding import PartitionSpec as P
 
 from kd_jax import parallel
 from kd_jax.data import Split
+from kd_jax.data.images import Pixels
 from kd_jax.data.sampling import Plan
 from kd_jax.views import Batch
 
-AHEAD = 4  # batches that are read while the device computes
+AHEAD = 4  # reads that are done while the device computes
 READERS = 2  # batches that are decoded at the same time; two that only gather wait for each other
+GATHERED = 2**21  # bytes of batches that are gathered by one read, which itself takes 1 ms
 
 
 def batches(
@@ -69,10 +73,10 @@ def _prefetched(pixels, plan, start, stop, mesh):
     tf.config.set_visible_devices([], 'GPU')
     drawn, failures = {}, []
 
-    def fetch(step):
+    def fetch(steps):
         try:
-            rows = plan_of(int(step)).rows
-            return images_of(pixels.read, rows[parallel.own_rows(len(rows), mesh)])
+            rows = np.stack([plan_of(step).rows for step in steps.tolist()])
+            return images_of(pixels.read, rows[:, parallel.own_rows(rows.shape[1], mesh)])
         except Exception as error:
             failures.append(error)
             raise
@@ -81,12 +85,21 @@ def _prefetched(pixels, plan, start, stop, mesh):
         drawn[step] = plan(step)
         return drawn[step]
 
-    readers = READERS if pixels.array is None else 1
-    read = lambda step: tf.numpy_function(fetch, [step], tf.uint8)  # noqa: E731
-    steps = tf.data.Dataset.range(start, stop)
+    readers, together = _reads(pixels, plan(start).rows.size)
+    read = lambda steps: tf.numpy_function(fetch, [steps], tf.uint8)  # noqa: E731
+    steps = tf.data.Dataset.range(start, stop).batch(together)
     feed = steps.map(read, num_parallel_calls=readers, deterministic=True).prefetch(AHEAD)
+    read_ahead = itertools.chain.from_iterable(feed.as_numpy_iterator())
     try:
-        for step, images in enumerate(feed.as_numpy_iterator(), start):
+        for step, images in enumerate(read_ahead, start):
             yield drawn.pop(step), images
     except tf.errors.OpError as error:
         raise (failures[0] if failures else error) from None
+
+
+def _reads(pixels: Pixels, images: int) -> tuple[int, int]:
+    """How many reads there are at a time, and of how many batches of so many images each is."""
+    if pixels.array is None:
+        return READERS, 1
+    size = images * math.prod(pixels.array.shape[1:])
+    return 1, max(1, GATHERED // size)
