@@ -1,7 +1,7 @@
 """Every backbone as student and as teacher of every method, through the methods' smoke configs.
 
-Every fourth pair is trained a step, cut short, so each backbone and each method is; the others are
-traced whole.
+Every fourth pair is trained a step, cut short: every backbone and every method at least once. The
+others are traced whole.
 """
 
 import itertools

@@ -50,6 +50,18 @@ def test_a_state_comes_back_bit_by_bit(tmp_path):
     assert_same(keeping.from_items(found), state_of(7))
 
 
+def test_one_process_saves_from_the_host(tmp_path, monkeypatch):
+    """No device cuts a slice to write."""
+    found = []
+    save_all = checkpoints.Manager.save
+    spy = lambda *given, **named: found.append(named['args']) or save_all(*given, **named)  # noqa: E731
+    monkeypatch.setattr(checkpoints.Manager, 'save', spy)
+    save(tmp_path, {7: None})
+    leaves = jax.tree.leaves([found[0][name].item for name in checkpoints.ITEMS])
+    assert leaves
+    assert not any(isinstance(leaf, jax.Array) for leaf in leaves)
+
+
 def test_the_state_of_a_run_splits_and_joins(tmp_path):
     state = state_of(3)
     items = keeping.items(state)

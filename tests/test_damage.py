@@ -57,6 +57,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, damage, caplog):
     train.run(smoke.config(NAME), run)
     assert f'{run}/checkpoints/8 is damaged' in caplog.text
     assert f'it is now {run}/damaged/8' in caplog.text
+    assert 'tensorstore_spec' not in caplog.text
     assert 'going on from the checkpoint of step 6' in caplog.text
     assert (run / 'damaged/8').is_dir()
     assert_same_end(run)

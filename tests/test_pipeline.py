@@ -95,17 +95,26 @@ def test_start_in_the_middle(feed, datasets, mesh, expected):
         assert_shows(batch, step)
 
 
-@pytest.mark.parametrize('together', [1, 3])
-def test_few_batches_are_gathered_at_once(datasets, mesh, expected, monkeypatch, together):
-    monkeypatch.setattr(pipeline, 'GATHERED', together * expected[0][0].nbytes)
-    reads = []
-    pixels = datasets['cached'].train.pixels
-    read = lambda rows: reads.append(len(rows)) or pixels.read(rows)  # noqa: E731
-    train = datasets['cached'].train._replace(pixels=pixels._replace(read=read))
+def counted(datasets):
+    """The training images of `cached`, and how many of them each read asks for."""
+    reads, train = [], datasets['cached'].train
+    read = lambda rows: reads.append(len(rows)) or train.pixels.read(rows)  # noqa: E731
+    return train._replace(pixels=train.pixels._replace(read=read)), reads
+
+
+@pytest.mark.parametrize(
+    ('limit', 'value', 'wanted'),
+    [('GATHERED', 1, [12] * 5), ('GATHERED', 3 * 12 * 96, [36, 24]), ('TOGETHER', 2, [24, 24, 12])],
+)
+def test_few_batches_are_gathered_at_once(
+    datasets, mesh, expected, monkeypatch, limit, value, wanted
+):
+    monkeypatch.setattr(pipeline, limit, value)
+    train, reads = counted(datasets)
     fed = pipeline.batches(train, plan_of(datasets['cached']), 'cached', 2, STEPS, mesh)
     for batch, step in zip(fed, expected[2:], strict=True):
         assert_shows(jax.device_get(batch), step)
-    assert reads == {1: [12] * 5, 3: [36, 24]}[together]
+    assert reads == wanted
 
 
 @pytest.mark.parametrize('feed', data.FEEDS)
@@ -155,10 +164,12 @@ def test_a_bad_image_is_named_when_its_turn_comes(tmp_path, mesh):
 
 def test_what_a_plan_raises_is_raised(datasets, mesh):
     def plan(step):
-        raise ZeroDivisionError(f'step {step}')
+        if step == 5:
+            raise ZeroDivisionError(f'step {step}')
+        return plan_of(datasets['cached'])(step)
 
-    with pytest.raises(ZeroDivisionError, match='step 3'):
-        next(pipeline.batches(datasets['cached'].train, plan, 'cached', 3, 4, mesh))
+    with pytest.raises(ZeroDivisionError, match='step 5'):
+        next(pipeline.batches(datasets['cached'].train, plan, 'cached', 3, STEPS, mesh))
 
 
 @pytest.mark.parametrize('feed', ['cached', 'device'])

@@ -97,7 +97,7 @@ def test_two_processes_rank_alike():
 def started(number, port):
     """A process of four devices, or one of two processes of two."""
     count = 4 if number < 0 else 2
-    flags = f'--xla_force_host_platform_device_count={count} --xla_backend_optimization_level=0'
+    flags = os.environ['XLA_FLAGS'].replace('count=4', f'count={count}')
     return subprocess.Popen(
         [sys.executable, '-c', SEVERAL, str(number), port],
         env=os.environ | {'XLA_FLAGS': flags},

@@ -22,7 +22,8 @@ from kd_jax.views import Batch
 
 AHEAD = 4  # reads that are done while the device computes
 READERS = 2  # batches that are decoded at the same time; two that only gather wait for each other
-GATHERED = 2**21  # bytes of batches that are gathered by one read, which itself takes 1 ms
+TOGETHER = 16  # batches that are gathered by one read at most, which itself takes 1 ms
+GATHERED = 2**21  # bytes that it gathers, where they are of several batches
 
 
 def batches(
@@ -66,7 +67,7 @@ def _rows(pixels, plan, start, stop, mesh):
 def _prefetched(pixels, plan, start, stop, mesh):
     """Plans, and the images that this process' devices see, read ahead with tf.data.
 
-    What goes wrong in reading is raised as it was.
+    What goes wrong in reading is raised as it was, instead of all batches of that read.
     """
     import tensorflow as tf
 
@@ -75,8 +76,8 @@ def _prefetched(pixels, plan, start, stop, mesh):
 
     def fetch(steps):
         try:
-            rows = np.stack([plan_of(step).rows for step in steps.tolist()])
-            return images_of(pixels.read, rows[:, parallel.own_rows(rows.shape[1], mesh)])
+            rows = np.stack([own_rows(plan_of(step)) for step in steps.tolist()])
+            return images_of(pixels.read, rows)
         except Exception as error:
             failures.append(error)
             raise
@@ -85,7 +86,10 @@ def _prefetched(pixels, plan, start, stop, mesh):
         drawn[step] = plan(step)
         return drawn[step]
 
-    readers, together = _reads(pixels, plan(start).rows.size)
+    def own_rows(drawn):
+        return drawn.rows[parallel.own_rows(len(drawn.rows), mesh)]
+
+    readers, together = _reads(pixels, own_rows(plan(start)).size)
     read = lambda steps: tf.numpy_function(fetch, [steps], tf.uint8)  # noqa: E731
     steps = tf.data.Dataset.range(start, stop).batch(together)
     feed = steps.map(read, num_parallel_calls=readers, deterministic=True).prefetch(AHEAD)
@@ -102,4 +106,4 @@ def _reads(pixels: Pixels, images: int) -> tuple[int, int]:
     if pixels.array is None:
         return READERS, 1
     size = images * math.prod(pixels.array.shape[1:])
-    return 1, max(1, GATHERED // size)
+    return 1, min(TOGETHER, max(1, GATHERED // size))
