@@ -41,7 +41,7 @@ IMAGES = flags.DEFINE_integer('images', 4000, 'JPEGs that are planted.')
 ROUNDS = flags.DEFINE_integer('rounds', 40, 'Turns that each feed takes.')
 
 RESIDENT = 'a batch that is there'
-STEPS = 10  # of a turn; as many or twice as many as the batches that `cached` reads at once
+STEPS = 10  # of a turn; a multiple of the batches that `cached` reads at once
 UNTIMED = pipeline.AHEAD + pipeline.READERS  # at its start
 ALONE = 100  # batches of a feed by which nobody trains, timed after as many that are not
 FOREVER = 10**6

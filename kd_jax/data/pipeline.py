@@ -86,8 +86,8 @@ def _prefetched(pixels, plan, start, stop, mesh):
         drawn[step] = plan(step)
         return drawn[step]
 
-    def own_rows(drawn):
-        return drawn.rows[parallel.own_rows(len(drawn.rows), mesh)]
+    def own_rows(planned):
+        return planned.rows[parallel.own_rows(len(planned.rows), mesh)]
 
     readers, together = _reads(pixels, own_rows(plan(start)).size)
     read = lambda steps: tf.numpy_function(fetch, [steps], tf.uint8)  # noqa: E731
