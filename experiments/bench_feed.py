@@ -7,8 +7,8 @@ device but the end of a turn. JPEGs of 256×128 pixels are planted in Market-150
 through kd_jax.data as a run reads them; caches are written before the clock starts. All take
 short turns, in another order every round, so that a noisy machine is noisy for all; a turn starts
 with steps that are not timed, as batches were read ahead while others had theirs (of tiny images
-ten are read at once: while ten steps are timed, ten are read). The interval is that of the median
-(bootstrap over rounds, 95 %). `resnet50` is for accelerators: bfloat16.
+ten are read at once: while twenty steps are timed, twenty are read). The interval is that of the
+median (bootstrap over rounds, 95 %). `resnet50` is for accelerators: bfloat16.
 
 Beside it: what a feed computes for a batch when nothing else runs.
 """
@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict
 from scipy import stats
 
@@ -41,7 +41,7 @@ IMAGES = flags.DEFINE_integer('images', 4000, 'JPEGs that are planted.')
 ROUNDS = flags.DEFINE_integer('rounds', 40, 'Turns that each feed takes.')
 
 RESIDENT = 'a batch that is there'
-STEPS = 10  # of a turn; a multiple of the batches that `cached` reads at once
+STEPS = 20  # of a turn; a multiple of the batches that `cached` reads at once
 UNTIMED = pipeline.AHEAD + pipeline.READERS  # at its start
 ALONE = 100  # batches of a feed by which nobody trains, timed after as many that are not
 FOREVER = 10**6
@@ -111,7 +111,8 @@ def take(training: Training, feeds: dict[str, Iterator[Batch]], rounds: int) -> 
     """Seconds a step on every feed, a turn each in every round."""
     times: turns.Times = {name: [] for name in feeds}
     names = list(feeds)
-    for _ in range(rounds):
+    for count in range(rounds):
+        logging.log_every_n_seconds(logging.INFO, 'round %d of %d', 30, count + 1, rounds)
         for name in names:
             times[name].append(training.turn(feeds[name]))
         names = [*names[1:], names[0]]

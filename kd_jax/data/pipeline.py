@@ -48,7 +48,9 @@ def batches(
 
 def _batch(store: jax.Array | None, images: jax.Array, *rest: jax.Array) -> Batch:
     """The images, or those that the store has at such row numbers, in a batch."""
-    return Batch(images if store is None else jnp.take(store, images, axis=0), *rest)
+    if store is not None:  # all of them are there, and the default's look at each takes as long
+        images = jnp.take(store, images, axis=0, mode='clip')
+    return Batch(images, *rest)
 
 
 def images_of(read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
