@@ -41,26 +41,26 @@ IMAGES = flags.DEFINE_integer('images', 4000, 'JPEGs that are planted.')
 ROUNDS = flags.DEFINE_integer('rounds', 40, 'Turns that each feed takes.')
 
 RESIDENT = 'a batch that is there'
-STEPS = 20  # of a turn; a multiple of the batches that `cached` reads at once
-UNTIMED = pipeline.AHEAD + pipeline.READERS  # at its start
+UNTIMED = pipeline.AHEAD + pipeline.READERS  # steps at the start of a turn
 ALONE = 100  # batches of a feed by which nobody trains, timed after as many that are not
 FOREVER = 10**6
 
 
 class Setting(NamedTuple):
-    """A network, and the size of its images."""
+    """A network, the size of its images, and the steps of a turn."""
 
     network: str
     width: int
     stem: str
     size: tuple[int, int]
+    steps: int  # a multiple of the batches that `cached` reads at once
     dtype: str = 'float32'
 
 
 SETTINGS = {
-    'tiny': Setting('resnet10', 16, 'small', (32, 32)),
-    'middle': Setting('resnet18', 32, 'small', (64, 32)),
-    'resnet50': Setting('resnet50', 64, 'imagenet', (256, 128), 'bfloat16'),
+    'tiny': Setting('resnet10', 16, 'small', (32, 32), 20),
+    'middle': Setting('resnet18', 32, 'small', (64, 32), 5),
+    'resnet50': Setting('resnet50', 64, 'imagenet', (256, 128), 20, 'bfloat16'),
 }
 
 
@@ -80,6 +80,7 @@ class Training:
     def __init__(self, setting: Setting, root: Path):
         config = config_of(setting, root, 'cached')
         dataset = data.load(**config.data)
+        self.steps = setting.steps
         self.images = config.sampling.identities * config.sampling.shots
         self.parts = assembly.assemble(config, dataset, {})
         self.mesh = parallel.mesh()
@@ -98,8 +99,8 @@ class Training:
         """Seconds a step on the next batches, until the last one ended."""
         self._steps(batches, UNTIMED)
         with turns.Stopwatch() as watch:
-            self._steps(batches, STEPS)
-        return watch.seconds / STEPS
+            self._steps(batches, self.steps)
+        return watch.seconds / self.steps
 
     def _steps(self, batches: Iterator[Batch], count: int) -> None:
         for batch in itertools.islice(batches, count):
