@@ -7,8 +7,9 @@ device but the end of a turn. JPEGs of 256×128 pixels are planted in Market-150
 through kd_jax.data as a run reads them; caches are written before the clock starts. All take
 short turns, in another order every round, so that a noisy machine is noisy for all; a turn starts
 with steps that are not timed, as batches were read ahead while others had theirs (of tiny images
-ten are read at once: while twenty steps are timed, twenty are read). The interval is that of the
-median (bootstrap over rounds, 95 %). `resnet50` is for accelerators: bfloat16.
+ten are read at once: while twenty steps are timed, twenty are read). Steps of the mid-sized network
+take so long that a turn is one of them, of which nothing that the feed does is hidden. The interval
+is that of the median (bootstrap over rounds, 95 %). `resnet50` is for accelerators: bfloat16.
 
 Beside it: what a feed computes for a batch when nothing else runs.
 """
@@ -41,26 +42,27 @@ IMAGES = flags.DEFINE_integer('images', 4000, 'JPEGs that are planted.')
 ROUNDS = flags.DEFINE_integer('rounds', 40, 'Turns that each feed takes.')
 
 RESIDENT = 'a batch that is there'
-UNTIMED = pipeline.AHEAD + pipeline.READERS  # steps at the start of a turn
+READ = pipeline.AHEAD + pipeline.READERS  # batches that were read ahead of a turn
 ALONE = 100  # batches of a feed by which nobody trains, timed after as many that are not
 FOREVER = 10**6
 
 
 class Setting(NamedTuple):
-    """A network, the size of its images, and the steps of a turn."""
+    """A network, the size of its images, and the steps of a turn: untimed ones and timed ones."""
 
     network: str
     width: int
     stem: str
     size: tuple[int, int]
-    steps: int  # a multiple of the batches that `cached` reads at once
+    untimed: int
+    steps: int
     dtype: str = 'float32'
 
 
 SETTINGS = {
-    'tiny': Setting('resnet10', 16, 'small', (32, 32), 20),
-    'middle': Setting('resnet18', 32, 'small', (64, 32), 5),
-    'resnet50': Setting('resnet50', 64, 'imagenet', (256, 128), 20, 'bfloat16'),
+    'tiny': Setting('resnet10', 16, 'small', (32, 32), READ, 20),
+    'middle': Setting('resnet18', 32, 'small', (64, 32), 0, 1),
+    'resnet50': Setting('resnet50', 64, 'imagenet', (256, 128), READ, 20, 'bfloat16'),
 }
 
 
@@ -80,7 +82,7 @@ class Training:
     def __init__(self, setting: Setting, root: Path):
         config = config_of(setting, root, 'cached')
         dataset = data.load(**config.data)
-        self.steps = setting.steps
+        self.setting = setting
         self.images = config.sampling.identities * config.sampling.shots
         self.parts = assembly.assemble(config, dataset, {})
         self.mesh = parallel.mesh()
@@ -89,34 +91,36 @@ class Training:
         self.state = parallel.replicate(state, self.mesh)
         self.step = loop.make_train_step(method, augment, tx, self.mesh, seed=0, steps=FOREVER)
 
-    def feed(self, setting: Setting, root: Path, name: str) -> Iterator[Batch]:
+    def feed(self, root: Path, name: str) -> Iterator[Batch]:
         """The endless batches of a feed."""
-        dataset = data.load(**config_of(setting, root, name).data)
+        dataset = data.load(**config_of(self.setting, root, name).data)
         split, plan = dataset.train, self.parts.plan
         return pipeline.batches(split, plan, name, 0, FOREVER, self.mesh)
 
     def turn(self, batches: Iterator[Batch]) -> float:
         """Seconds a step on the next batches, until the last one ended."""
-        self._steps(batches, UNTIMED)
+        self._steps(batches, self.setting.untimed)
         with turns.Stopwatch() as watch:
-            self._steps(batches, self.steps)
-        return watch.seconds / self.steps
+            self._steps(batches, self.setting.steps)
+        return watch.seconds / self.setting.steps
 
     def _steps(self, batches: Iterator[Batch], count: int) -> None:
+        metrics = None
         for batch in itertools.islice(batches, count):
             self.state, metrics = self.step(self.state, {}, batch)
         jax.device_get(metrics)
 
 
 def take(training: Training, feeds: dict[str, Iterator[Batch]], rounds: int) -> turns.Times:
-    """Seconds a step on every feed, a turn each in every round."""
+    """Seconds a step on every feed, a turn each in every round, after one to compile the step."""
     times: turns.Times = {name: [] for name in feeds}
-    names = list(feeds)
+    rng = np.random.default_rng(0)
+    training.turn(feeds[RESIDENT])
+    training.turn(feeds[RESIDENT])  # on a state that a step returned
     for count in range(rounds):
         logging.log_every_n_seconds(logging.INFO, 'round %d of %d', 30, count + 1, rounds)
-        for name in names:
+        for name in rng.permutation(list(feeds)).tolist():
             times[name].append(training.turn(feeds[name]))
-        names = [*names[1:], names[0]]
     return times
 
 
@@ -142,9 +146,9 @@ def measured(name: str, root: Path) -> str:
     """The rows of a table for a network."""
     setting = SETTINGS[name]
     training = Training(setting, root)
-    costs = {feed: alone(training.feed(setting, root, feed)) for feed in FEEDS.value}
-    feeds = {RESIDENT: itertools.repeat(next(training.feed(setting, root, 'device')))}
-    feeds |= {feed: training.feed(setting, root, feed) for feed in FEEDS.value}
+    costs = {feed: alone(training.feed(root, feed)) for feed in FEEDS.value}
+    feeds = {RESIDENT: itertools.repeat(next(training.feed(root, 'device')))}
+    feeds |= {feed: training.feed(root, feed) for feed in FEEDS.value}
     times = take(training, feeds, ROUNDS.value)
     step = 1e3 * turns.median(times[RESIDENT])
     label = f'{setting.network}, width {setting.width}, {setting.size[0]}×{setting.size[1]}'
