@@ -48,7 +48,7 @@ def batches(
 
 def _batch(store: jax.Array | None, images: jax.Array, *rest: jax.Array) -> Batch:
     """The images, or those that the store has at such row numbers, in a batch."""
-    if store is not None:  # all of them are there, and the default's look at each takes as long
+    if store is not None:  # rows are those of a plan; to look for others takes as long as to take
         images = jnp.take(store, images, axis=0, mode='clip')
     return Batch(images, *rest)
 
