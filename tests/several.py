@@ -5,6 +5,7 @@
 A call of a function of this file, on runs in WHERE.
 """
 
+import json
 import os
 import signal
 import sys
@@ -16,7 +17,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from kd_jax import command, data, embedding, hosts, logs, parallel, preemption, runs, train
+from kd_jax import (
+    command,
+    data,
+    embedding,
+    evaluate,
+    hosts,
+    logs,
+    parallel,
+    preemption,
+    runs,
+    train,
+)
 from kd_jax.runs import RunError
 
 NAME = 'supervised_carousel'
@@ -33,6 +45,12 @@ def students(where, *taught):
         if run:
             config.teachers = {teacher: f'{run}/teachers/{teacher}' for teacher in config.teachers}
         train.run(config, where / name)
+
+
+def scored_again(where):
+    """Both score a run that `students` trained."""
+    found = evaluate.run(where / NAME, runs.config_of(where / NAME))
+    print('TOLD', jax.process_index(), 'scored', json.dumps(found))
 
 
 def refusals(where):

@@ -1,5 +1,6 @@
 """Several processes as one run, on loopback; several.py is what they do."""
 
+import json
 import os
 import signal
 import socket
@@ -75,7 +76,9 @@ def pair(tmp_path_factory, taught):
     where = tmp_path_factory.mktemp('pair')
     begun(where / 'begun')
     damaged_teacher(where / 'taught')
-    codes, texts = started('rows,refusals,unshared,goes_on,students', where, 2, 2, *taught)
+    codes, texts = started(
+        'rows,refusals,unshared,goes_on,students,scored_again', where, 2, 2, *taught
+    )
     assert codes == [0, 0], texts[0] + texts[1]
     return where, texts
 
@@ -150,6 +153,13 @@ def test_one_of_them_writes_the_files_of_a_run(pair):
     assert len(list(run.glob('events.out.tfevents.*'))) == 1
     assert [row['step'] for row in smoke.rows(run)] == [2, 4, 4, 6, 8, 8]
     assert smoke.result(run)['student'] == smoke.rows(run)[-1]['evaluation']
+
+
+def test_both_score_a_finished_run_again(pair):
+    result = smoke.result(pair[0] / NAME)['student']
+    for lines in told(pair[1]):
+        (found,) = (line.removeprefix('scored ') for line in lines if line.startswith('scored '))
+        assert json.loads(found) == result
 
 
 def test_each_reads_its_own_rows(pair):
