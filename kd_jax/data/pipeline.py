@@ -63,7 +63,11 @@ def _rows(pixels, plan, start, stop, mesh):
     """Plans, and the row numbers of those images that this process' devices see."""
     for step in range(start, stop):
         drawn = plan(step)
-        yield drawn, drawn.rows[parallel.own_rows(len(drawn.rows), mesh)].astype(np.int32)
+        yield drawn, _own_rows(drawn, mesh).astype(np.int32)
+
+
+def _own_rows(drawn, mesh):
+    return drawn.rows[parallel.own_rows(len(drawn.rows), mesh)]
 
 
 def _prefetched(pixels, plan, start, stop, mesh):
@@ -78,7 +82,7 @@ def _prefetched(pixels, plan, start, stop, mesh):
 
     def fetch(steps):
         try:
-            rows = np.stack([own_rows(plan_of(step)) for step in steps.tolist()])
+            rows = np.stack([_own_rows(plan_of(step), mesh) for step in steps.tolist()])
             return images_of(pixels.read, rows)
         except Exception as error:
             failures.append(error)
@@ -88,10 +92,7 @@ def _prefetched(pixels, plan, start, stop, mesh):
         drawn[step] = plan(step)
         return drawn[step]
 
-    def own_rows(planned):
-        return planned.rows[parallel.own_rows(len(planned.rows), mesh)]
-
-    readers, together = _reads(pixels, own_rows(plan(start)).size)
+    readers, together = _reads(pixels, _own_rows(plan(start), mesh).size)
     read = lambda steps: tf.numpy_function(fetch, [steps], tf.uint8)  # noqa: E731
     steps = tf.data.Dataset.range(start, stop).batch(together)
     feed = steps.map(read, num_parallel_calls=readers, deterministic=True).prefetch(AHEAD)
